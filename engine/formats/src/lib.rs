@@ -1,0 +1,30 @@
+//! What a model file says, checked before anything believes it.
+//!
+//! Reads GGUF files and Hugging Face safetensors directories into one [`Model`]: hyperparameters ([`ModelSpec`]),
+//! where each tensor lies ([`TensorInfo`]), the tokenizer and the chat template. Nothing here knows a GPU, a thread or a
+//! file system: bytes come through [`ByteSource`], which a browser can provide as well as an mmap can.
+//!
+//! Every offset, size, count and type is checked against the source's length; malformed input gives an [`Error`] that
+//! names the field, never a panic, and nothing is allocated beyond a small constant times the source's size.
+
+pub mod arch;
+mod chat;
+pub mod dequant;
+mod dtype;
+mod error;
+pub mod gguf;
+mod load;
+mod safetensors;
+mod source;
+mod spec;
+mod tokenizer;
+
+pub use chat::{ChatMessage, ChatTemplate};
+pub use dtype::DType;
+pub use error::{Error, Result};
+pub use load::Model;
+pub use source::{ByteSource, MemorySource};
+pub use spec::{
+    Activation, LayerSpec, LayerTensors, ModelSpec, ModelTensors, RopeSpec, RopeStyle, TensorInfo,
+};
+pub use tokenizer::{TokenStream, Tokenizer};
