@@ -174,6 +174,7 @@ fn q6_k(block: &[u8], out: &mut [f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::pack_scales;
 
     /// Little-endian f16.
     fn h(x: f32) -> [u8; 2] {
@@ -237,17 +238,6 @@ mod tests {
         block.extend((0..32).map(|i| (i * 8 - 128) as i8 as u8));
         let expected: Vec<f32> = (0..32).map(|i| i as f32 - 16.0).collect();
         assert_eq!(row(DType::Q8_0, &block, 32), expected);
-    }
-
-    /// Pack eight 6-bit scales and minima the way ggml's quantiser does.
-    fn pack_scales(scales: [u8; 8], mins: [u8; 8]) -> [u8; 12] {
-        let mut packed = [0u8; 12];
-        for j in 0..4 {
-            packed[j] = scales[j] | (scales[j + 4] >> 4) << 6;
-            packed[j + 4] = mins[j] | (mins[j + 4] >> 4) << 6;
-            packed[j + 8] = (scales[j + 4] & 15) | (mins[j + 4] & 15) << 4;
-        }
-        packed
     }
 
     const SCALES: [u8; 8] = [1, 63, 5, 40, 33, 62, 16, 47];
@@ -325,6 +315,68 @@ mod tests {
             .map(|i| 0.5 * f32::from(scale(i)) * (quant(i, 63) as f32 - 32.0))
             .collect();
         assert_eq!(row(DType::Q6_K, &block, 256), expected);
+    }
+
+    /// Checksums of one block of pseudo-random bytes, from the `gguf` Python package 0.19's numpy dequantisers.
+    #[test]
+    fn agrees_with_ggml() {
+        for (dtype, scales, rising, falling, first, last) in [
+            (DType::Q4_0, &[0][..], 13.5, 535.8125, 0.75, 1.75),
+            (DType::Q4_1, &[0, 2], 1340.5, 3946.0625, 2.5, 4.25),
+            (DType::Q5_0, &[0], -23.75, 2792.3125, 3.5, -1.5),
+            (DType::Q5_1, &[0, 2], 2540.0, 12841.8125, 2.5, 6.25),
+            (DType::Q8_0, &[0], 3969.75, 217_303.1875, -29.25, 18.5),
+            (
+                DType::Q4_K,
+                &[0, 2],
+                1_308_578.5,
+                232_925_707.875,
+                38.0,
+                36.0,
+            ),
+            (
+                DType::Q5_K,
+                &[0, 2],
+                3_047_011.75,
+                994_459_656.0625,
+                198.0,
+                156.25,
+            ),
+            (
+                DType::Q6_K,
+                &[208],
+                -1_016_306.75,
+                3_393_594_074.625,
+                425.25,
+                196.0,
+            ),
+        ] {
+            let (elements, bytes) = dtype.block();
+            let mut state = 12345u32;
+            let mut block: Vec<u8> = (0..bytes)
+                .map(|_| {
+                    state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    (state >> 24) as u8
+                })
+                .collect();
+            for &at in scales {
+                block[at..at + 2].copy_from_slice(&h(if at == 2 { 0.5 } else { 0.25 }));
+            }
+            let out = row(dtype, &block, elements);
+            let sum = |weigh: &dyn Fn(usize, f64) -> f64| -> f64 {
+                out.iter()
+                    .enumerate()
+                    .map(|(i, &x)| weigh(i, f64::from(x)))
+                    .sum()
+            };
+            assert_eq!(sum(&|i, x| (i + 1) as f64 * x), rising, "{dtype:?}");
+            assert_eq!(
+                sum(&|i, x| (elements - i) as f64 * x * x),
+                falling,
+                "{dtype:?}"
+            );
+            assert_eq!((out[0], out[elements - 1]), (first, last), "{dtype:?}");
+        }
     }
 
     #[test]

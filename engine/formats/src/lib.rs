@@ -18,6 +18,8 @@ pub mod safetensors;
 mod source;
 mod spec;
 mod table;
+#[doc(hidden)]
+pub mod testing;
 mod tokenizer;
 
 pub use chat::{ChatMessage, ChatTemplate};
