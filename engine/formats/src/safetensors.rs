@@ -90,8 +90,8 @@ fn weights(open: &Open<'_>) -> Result<(Vec<Box<dyn ByteSource>>, Vec<StoredTenso
         }
         let Some(source) = open(file)? else {
             return Err(Error::malformed(
-                *file,
-                format!("the shard is missing; {name} names it"),
+                format!("{name} weight_map"),
+                format!("the shard {file:?}, which it names, is missing"),
             ));
         };
         tensors.extend(header::parse(file, &*source, sources.len())?);

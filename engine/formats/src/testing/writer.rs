@@ -6,10 +6,8 @@ use crate::gguf::{Array, Value};
 /// Collects pairs and tensors, then gives the bytes of the file.
 #[derive(Debug, Clone)]
 pub struct GgufWriter {
-    /// Version written.
-    pub version: u32,
-    /// Alignment of data. Add the pair `general.alignment` when it is not 32.
-    pub alignment: usize,
+    version: u32,
+    alignment: usize,
     pairs: Vec<u8>,
     n_pairs: u64,
     table: Vec<u8>,
@@ -19,10 +17,17 @@ pub struct GgufWriter {
 
 impl Default for GgufWriter {
     fn default() -> Self {
+        GgufWriter::new(3, 32)
+    }
+}
+
+impl GgufWriter {
+    /// A file of that version with its data aligned so. An alignment other than 32 needs the pair `general.alignment` too.
+    pub fn new(version: u32, alignment: usize) -> Self {
         let (pairs, table, data) = Default::default();
         GgufWriter {
-            version: 3,
-            alignment: 32,
+            version,
+            alignment,
             pairs,
             n_pairs: 0,
             table,
@@ -30,9 +35,7 @@ impl Default for GgufWriter {
             data,
         }
     }
-}
 
-impl GgufWriter {
     /// Add a pair.
     pub fn pair(&mut self, key: &str, value: Value) -> &mut Self {
         string(&mut self.pairs, key);
