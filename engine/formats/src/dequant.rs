@@ -22,7 +22,7 @@ const SMALL: usize = 32;
 pub fn dequantize_row(dtype: DType, bytes: &[u8], out: &mut [f32]) -> Result<()> {
     let (elements, block_bytes) = dtype.block();
     let blocks = out.len() / elements;
-    if out.len() % elements != 0 || Some(bytes.len()) != blocks.checked_mul(block_bytes) {
+    if !out.len().is_multiple_of(elements) || Some(bytes.len()) != blocks.checked_mul(block_bytes) {
         return Err(Error::malformed(
             format!("row of {dtype:?}"),
             format!(
@@ -325,7 +325,7 @@ mod tests {
             (DType::Q4_1, &[0, 2], 1340.5, 3946.0625, 2.5, 4.25),
             (DType::Q5_0, &[0], -23.75, 2792.3125, 3.5, -1.5),
             (DType::Q5_1, &[0, 2], 2540.0, 12841.8125, 2.5, 6.25),
-            (DType::Q8_0, &[0], 3969.75, 217_303.1875, -29.25, 18.5),
+            (DType::Q8_0, &[0], 3969.75, 217_303.187_5, -29.25, 18.5),
             (
                 DType::Q4_K,
                 &[0, 2],
@@ -338,7 +338,7 @@ mod tests {
                 DType::Q5_K,
                 &[0, 2],
                 3_047_011.75,
-                994_459_656.0625,
+                994_459_656.062_5,
                 198.0,
                 156.25,
             ),

@@ -56,8 +56,11 @@ struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
+/// Files and the tensors in them.
+type Weights = (Vec<Box<dyn ByteSource>>, Vec<StoredTensor>);
+
 /// The safetensors files and their tensors, from one file or from the shards that an index names.
-fn weights(open: &Open<'_>) -> Result<(Vec<Box<dyn ByteSource>>, Vec<StoredTensor>)> {
+fn weights(open: &Open<'_>) -> Result<Weights> {
     let single = "model.safetensors";
     if let Some(source) = open(single)? {
         let tensors = header::parse(single, &*source, 0)?;

@@ -20,7 +20,7 @@ use std::sync::Arc;
 /// Most bytes live at once while reading `len` bytes of headers: strings of two bytes take ten in a file and about five
 /// times that in memory, one buffer of the reader, and the spec's layers, at most 1024.
 fn allocation_limit(len: usize) -> usize {
-    8 * len + (1 << 20)
+    8 * len + (128 << 10)
 }
 
 /// A header in memory, followed by zeros that nobody stored.

@@ -25,8 +25,10 @@ impl ByteSource for FileSource {
     }
 }
 
+type Described = (ModelSpec, ModelTensors, Vec<Box<dyn ByteSource>>);
+
 /// The model, or `None` with a printed line when it is not there.
-fn open(name: &str) -> Option<(ModelSpec, ModelTensors, Vec<Box<dyn ByteSource>>)> {
+fn open(name: &str) -> Option<Described> {
     let dir = std::env::var_os("CONCERTINA_TEST_MODELS").map(PathBuf::from);
     let file = dir.and_then(|dir| File::open(dir.join(format!("{name}.gguf"))).ok());
     let Some(file) = file else {

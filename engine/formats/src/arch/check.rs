@@ -55,7 +55,7 @@ impl Sizes {
         let dim = self.dim.0;
         let head_dim = match head_dim {
             Some(head_dim) => *head_dim,
-            None if dim % n_heads == 0 => dim / n_heads,
+            None if dim.is_multiple_of(*n_heads) => dim / n_heads,
             None => {
                 return Err(Error::malformed(
                     heads_field,
@@ -77,7 +77,7 @@ impl Sizes {
 
 /// What the kernels ask of a model's shape, and that its constants are numbers one can compute with.
 pub(super) fn spec(spec: &ModelSpec) -> Result<()> {
-    if spec.head_dim % 4 != 0 {
+    if !spec.head_dim.is_multiple_of(4) {
         return Err(Error::Unsupported(format!(
             "heads of {} dimensions; the kernels take multiples of 4",
             spec.head_dim

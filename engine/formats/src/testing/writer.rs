@@ -151,7 +151,7 @@ fn array(out: &mut Vec<u8>, items: &Array) {
 }
 
 /// Replace the count that was just written.
-fn rewrite_count(out: &mut Vec<u8>, count: usize) {
+fn rewrite_count(out: &mut [u8], count: usize) {
     let at = out.len() - 8;
     out[at..].copy_from_slice(&(count as u64).to_le_bytes());
 }
