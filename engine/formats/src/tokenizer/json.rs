@@ -75,7 +75,16 @@ impl Tokenizer {
             model.remove("dropout");
         }
         let (spelling, spaces) = spelling_of(&json);
+        let added = added_tokens(&json);
         let mut inner: HfTokenizer = wall("tokenizer.json", || Ok(serde_json::from_value(json)?))?;
+        for (text, id) in added {
+            // The crate numbers added tokens itself and ignores the ids of the file.
+            let found = inner.token_to_id(&text);
+            if found.map(u64::from) != Some(id) {
+                let problem = format!("{text:?} has id {id} in the file and {found:?} by its place");
+                return Err(Error::malformed("tokenizer.json added_tokens", problem));
+            }
+        }
         let vocab = table(&inner, spelling)?;
         let id_of = |text: &str| inner.token_to_id(text);
         let bos = named(&config, "bos_token").as_deref().and_then(id_of);
@@ -276,6 +285,13 @@ fn table(inner: &HfTokenizer, spelling: Spelling) -> Result<Vocab> {
         }
     }
     Ok(vocab)
+}
+
+/// Texts and ids of the added tokens, as the file has them.
+fn added_tokens(json: &Value) -> Vec<(String, u64)> {
+    let tokens = json.get("added_tokens").and_then(Value::as_array);
+    let pair = |token: &Value| Some((token.get("content")?.as_str()?.to_owned(), token.get("id")?.as_u64()?));
+    tokens.into_iter().flatten().filter_map(pair).collect()
 }
 
 /// The text of a token in `tokenizer_config.json`: a string, or an object with `content`.
