@@ -10,8 +10,8 @@ mod metadata;
 mod tensors;
 
 pub use metadata::{Array, Metadata, Value};
-pub use tensors::GgufTensor;
 
+use crate::table::StoredTensor;
 use crate::{ByteSource, Error, Result};
 use cursor::Cursor;
 
@@ -34,7 +34,7 @@ pub struct Gguf {
     /// First byte of the tensor data: the length of the header, rounded up to the alignment.
     pub data_offset: u64,
     /// The tensors, in the file's order, names unique, ranges inside the source.
-    pub tensors: Vec<GgufTensor>,
+    pub tensors: Vec<StoredTensor>,
 }
 
 impl Gguf {

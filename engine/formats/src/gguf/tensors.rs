@@ -1,6 +1,7 @@
 //! The tensor table of a GGUF file.
 
 use super::cursor::Cursor;
+use crate::table::StoredTensor;
 use crate::{DType, Error, Result, TensorInfo};
 use std::collections::HashSet;
 
@@ -9,17 +10,8 @@ pub(super) const MIN_TENSOR_BYTES: u64 = 8 + 4 + 8 + 4 + 8;
 /// Longest name of a tensor. ggml stops at 64.
 const MAX_NAME_BYTES: u64 = 256;
 
-/// One entry of the tensor table.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GgufTensor {
-    /// Name, type, shape and place. `rows` is the product of all dimensions but the first; `source` is 0.
-    pub info: TensorInfo,
-    /// Dimensions, trailing ones left out: 1 for a vector, 2 for a matrix, up to 4.
-    pub rank: u32,
-}
-
 /// Read `count` entries. Their offsets are still relative to the data: see [`place`].
-pub(super) fn read(cursor: &mut Cursor<'_>, count: u64) -> Result<Vec<GgufTensor>> {
+pub(super) fn read(cursor: &mut Cursor<'_>, count: u64) -> Result<Vec<StoredTensor>> {
     cursor.expect_items("tensor count", count, MIN_TENSOR_BYTES)?;
     let room = usize::try_from(count)
         .map_err(|_| Error::malformed("tensor count", "more than the address space"))?;
@@ -28,7 +20,7 @@ pub(super) fn read(cursor: &mut Cursor<'_>, count: u64) -> Result<Vec<GgufTensor
         tensors.push(entry(cursor, i)?);
     }
     let mut names = HashSet::with_capacity(tensors.len());
-    for GgufTensor { info, .. } in &tensors {
+    for StoredTensor { info, .. } in &tensors {
         if !names.insert(info.name.as_str()) {
             return Err(Error::malformed(
                 format!("tensor '{}'", info.name),
@@ -39,7 +31,7 @@ pub(super) fn read(cursor: &mut Cursor<'_>, count: u64) -> Result<Vec<GgufTensor
     Ok(tensors)
 }
 
-fn entry(cursor: &mut Cursor<'_>, i: u64) -> Result<GgufTensor> {
+fn entry(cursor: &mut Cursor<'_>, i: u64) -> Result<StoredTensor> {
     let name = cursor.string(&format!("name of tensor {i}"), MAX_NAME_BYTES)?;
     let field = |what: &str| format!("tensor '{name}' {what}");
     let n_dims = cursor.u32(&field("number of dimensions"))?;
@@ -72,7 +64,7 @@ fn entry(cursor: &mut Cursor<'_>, i: u64) -> Result<GgufTensor> {
             format!("{shape:?} as {dtype:?}: {problem}"),
         )
     })?;
-    Ok(GgufTensor {
+    Ok(StoredTensor {
         info: TensorInfo {
             name,
             dtype,
@@ -114,12 +106,12 @@ fn sizes(dims: [u64; 4], dtype: DType) -> std::result::Result<(usize, usize, u64
 
 /// Turn offsets relative to the data into offsets of the source, checked to be aligned and inside it.
 pub(super) fn place(
-    tensors: &mut [GgufTensor],
+    tensors: &mut [StoredTensor],
     data_offset: u64,
     alignment: u64,
     len: u64,
 ) -> Result<()> {
-    for GgufTensor { info, .. } in tensors {
+    for StoredTensor { info, .. } in tensors {
         let field = || format!("tensor '{}' offset", info.name);
         if info.offset % alignment != 0 {
             return Err(Error::malformed(
