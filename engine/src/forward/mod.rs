@@ -6,7 +6,7 @@ mod kernels;
 mod layers;
 
 pub use batch::{BatchRow, OutRow, Tail};
-pub use buffers::{Buffers, Capacity};
+pub use buffers::{Buffers, Capacity, geometry};
 pub use kernels::Kernels;
 
 use std::collections::HashMap;

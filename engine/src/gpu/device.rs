@@ -92,6 +92,11 @@ impl Gpu {
         self.faults.lose("destroyed on request");
     }
 
+    /// Whether the device is gone.
+    pub fn is_lost(&self) -> bool {
+        self.faults.is_lost()
+    }
+
     /// A zeroed storage buffer.
     pub fn alloc(&mut self, label: &str, bytes: u64) -> Result<BufId> {
         self.faults.check()?;
