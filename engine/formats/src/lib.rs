@@ -9,6 +9,7 @@
 
 pub mod arch;
 mod chat;
+mod chat_vet;
 pub mod dequant;
 mod dtype;
 mod error;

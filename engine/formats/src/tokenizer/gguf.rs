@@ -63,7 +63,7 @@ fn sentence(meta: &Metadata) -> Result<Tokenizer> {
     let roles = roles(meta, &vocab, [Some(1), Some(2)], true)?;
     let unknown = role(meta, &vocab, "unknown")?.or_else(|| in_vocab(&vocab, 0));
     let pieces = spm::Pieces::new(texts, scores, &vocab, unknown, space_first)?;
-    let encoder = Encoder::Pieces(Specials::new(&vocab)?, pieces);
+    let encoder = Encoder::Pieces(Specials::new(&vocab)?, Box::new(pieces));
     let spaces = if space_first {
         Spaces::DropAfterTokens
     } else {

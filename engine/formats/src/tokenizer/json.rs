@@ -81,7 +81,8 @@ impl Tokenizer {
             // The crate numbers added tokens itself and ignores the ids of the file.
             let found = inner.token_to_id(&text);
             if found.map(u64::from) != Some(id) {
-                let problem = format!("{text:?} has id {id} in the file and {found:?} by its place");
+                let problem =
+                    format!("{text:?} has id {id} in the file and {found:?} by its place");
                 return Err(Error::malformed("tokenizer.json added_tokens", problem));
             }
         }
@@ -290,7 +291,12 @@ fn table(inner: &HfTokenizer, spelling: Spelling) -> Result<Vocab> {
 /// Texts and ids of the added tokens, as the file has them.
 fn added_tokens(json: &Value) -> Vec<(String, u64)> {
     let tokens = json.get("added_tokens").and_then(Value::as_array);
-    let pair = |token: &Value| Some((token.get("content")?.as_str()?.to_owned(), token.get("id")?.as_u64()?));
+    let pair = |token: &Value| {
+        Some((
+            token.get("content")?.as_str()?.to_owned(),
+            token.get("id")?.as_u64()?,
+        ))
+    };
     tokens.into_iter().flatten().filter_map(pair).collect()
 }
 

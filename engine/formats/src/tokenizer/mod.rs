@@ -49,7 +49,7 @@ pub struct Tokenizer {
 
 enum Encoder {
     Words(Specials, Box<words::Words>),
-    Pieces(Specials, spm::Pieces),
+    Pieces(Specials, Box<spm::Pieces>),
     Json(Box<json::JsonEncoder>),
 }
 

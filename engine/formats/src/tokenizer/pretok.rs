@@ -58,7 +58,7 @@ impl PreTokenizer {
     /// The regex engine gives up on runs of whitespace of about a million characters; the rest of such a text stays
     /// one word.
     pub(super) fn words(&self, text: &str) -> Vec<Range<usize>> {
-        let mut words = vec![0..text.len()];
+        let mut words: Vec<Range<usize>> = std::iter::once(0..text.len()).collect();
         for stage in &self.stages {
             let mut next = Vec::with_capacity(words.len());
             for word in words {
