@@ -84,9 +84,7 @@ fn parse(input: impl BufRead, limit: Option<usize>) -> Result<Vec<Question>> {
                 plain.push(Plain::question(serde_json::from_value(value)?, number)?);
                 Ok(())
             } else {
-                bail!(
-                    "neither a question (`context`, `choices`, `gold`) nor a request (`request`, `doc_id`, `idx`, `label`)"
-                )
+                bail!("neither a question (`context`, `choices`, `gold`) nor a request (`request`, `doc_id`, ...)")
             }
         };
         let mut add = add;

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
-/// `{"tokens": [ids], "positions": [indices into tokens]}`. Other fields are ignored, so that a file of an oracle will do.
+/// `{"tokens": [ids], "positions": [indices into tokens]}`. Other fields are ignored.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct TokensFile {
     /// Never empty.

@@ -218,7 +218,7 @@ impl Source {
     }
 }
 
-/// Letters, digits, `.`, `-` and `_`, beginning with a letter or digit: safe as a file name, in a URL and as an argument.
+/// Letters, digits, `.`, `-` and `_`, beginning with a letter or digit: safe as a file name, in a URL, as an argument.
 fn is_plain(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_alphanumeric())
         && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'))

