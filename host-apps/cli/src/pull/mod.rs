@@ -16,7 +16,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::models::cache::{Cache, State};
 use crate::models::catalogue::{Model, Source};
-use hashed_file::{HashedFile, hash_file};
+use hashed_file::hash_file;
 use progress::Progress;
 
 pub use pip::find_python;

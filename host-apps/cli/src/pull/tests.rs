@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use super::*;
 use crate::models::catalogue::{HubSource, PipSource, WheelPart};
+use hashed_file::HashedFile;
 use hub_server::{Behaviour, HubServer};
 
 /// A model of `len` bytes that are not all alike, and the bytes.
