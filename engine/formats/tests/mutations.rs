@@ -51,6 +51,7 @@ fn check_error(error: &Error, what: &str) {
         Error::Malformed { field, problem } => {
             let named = [
                 "GGUF",
+                "tokenizer.",
                 "metadata",
                 "tensor",
                 "rope",
