@@ -6,6 +6,7 @@ mod commands;
 mod data;
 mod models;
 mod pull;
+mod session;
 
 use std::process::ExitCode;
 

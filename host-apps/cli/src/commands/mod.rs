@@ -7,7 +7,7 @@ pub mod eval;
 pub mod list;
 pub mod pull;
 pub mod run;
-mod sampling;
+pub mod sampling;
 
 use anyhow::{Result, bail};
 

@@ -1,12 +1,16 @@
 //! `concertina run`: one prompt, one answer.
 
-use std::io::{IsTerminal, Read};
+use std::io::{IsTerminal, Read, Write};
+use std::ops::ControlFlow;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use concertina::formats::ChatMessage;
+use concertina::{Engine, GenerateOptions};
 
 use super::sampling::SamplingArgs;
 use crate::cli::GlobalArgs;
+use crate::session::{Session, sampling};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -47,10 +51,59 @@ pub struct RunArgs {
     pub sampling: SamplingArgs,
 }
 
-pub fn run(_global: &GlobalArgs, args: &RunArgs) -> Result<()> {
+pub fn run(global: &GlobalArgs, args: &RunArgs) -> Result<()> {
     let input = std::io::stdin();
-    let _prompt = prompt_text(args.prompt.as_deref(), input.is_terminal(), input.lock())?;
-    super::needs_engine("run")
+    let prompt = prompt_text(args.prompt.as_deref(), input.is_terminal(), input.lock())?;
+    let Session { mut engine, path } = Session::open(global, |_, options| options.exact = args.exact)?;
+    let tokens = prompt_tokens(&engine, &prompt, args.system.as_deref(), args.raw)?;
+    let options = GenerateOptions {
+        max_tokens: args.max_tokens as usize,
+        sampling: sampling(&args.sampling),
+        ..GenerateOptions::default()
+    };
+    let mut context = engine.context()?;
+    let mut out = std::io::stdout();
+    // Text goes out as it is made; where nobody reads any more, the answer ends.
+    let show = |text: &str| {
+        let written = args.json || out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_ok();
+        if written { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    };
+    let answer = pollster::block_on(engine.generate(&mut context, &tokens, &options, show))?;
+    if args.json {
+        let report = serde_json::json!({
+            "model": path.display().to_string(),
+            "adapter": engine.adapter(),
+            "text": answer.text,
+            "prompt_tokens": tokens,
+            "tokens": answer.tokens,
+            "finish": format!("{:?}", answer.finish).to_lowercase(),
+            "context_tokens": answer.context_tokens,
+            "prefill_tokens": answer.prefill_tokens,
+            "level": answer.level,
+            "ttft_ms": answer.ttft_ms,
+            "tpot_ms": answer.tpot_ms,
+        });
+        println!("{report}");
+    } else {
+        println!();
+        log::info!(
+            "{} tokens in, {} out; first token after {:.0} ms, then {:.1} ms each; level {} on {}",
+            answer.context_tokens, answer.tokens.len(), answer.ttft_ms, answer.tpot_ms, answer.level, engine.adapter()
+        );
+    }
+    Ok(())
+}
+
+/// Tokens of a prompt: as a user's message where the model has a chat template, else as text to continue.
+fn prompt_tokens(engine: &Engine, prompt: &str, system: Option<&str>, raw: bool) -> Result<Vec<u32>> {
+    if raw || engine.model().chat.is_none() {
+        anyhow::ensure!(system.is_none(), "this model has no chat template, so there is no place for --system");
+        return Ok(engine.tokenizer().encode_prompt(prompt, false)?);
+    }
+    let message = |role: &str, content: &str| ChatMessage { role: role.into(), content: content.into() };
+    let messages: Vec<ChatMessage> =
+        system.map(|text| message("system", text)).into_iter().chain([message("user", prompt)]).collect();
+    Ok(engine.chat_tokens(&messages)?)
 }
 
 /// The prompt itself, or what is piped in. One line end at its end is taken off, as shells do.

@@ -20,7 +20,6 @@ pub struct Resolver {
 
 /// The path of a model by name, alias or path; a model of the catalogue that is not here yet is pulled, with an
 /// announcement on standard error, unless `offline`.
-#[allow(dead_code, reason = "run, chat, eval and bench call it once the engine is merged")]
 pub fn resolve_model(name_or_path: Option<&str>, offline: bool) -> Result<PathBuf> {
     let resolver = Resolver::from_env(offline)?;
     let name = name_or_path.unwrap_or_else(|| resolver.catalogue.default_name());
