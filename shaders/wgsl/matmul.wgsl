@@ -20,19 +20,15 @@ fn matmul(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(workgroup_id) 
     for (var p = 0u; p < params.panels; p++) {
         let base = region(first + p, params.row_block);
         for (var sub = 0u; sub < SUBS; sub++) {
-            let b = decode(base, params.row_block, r, sub);
-            alo += vec4<f32>(dot32(b, olo.x), dot32(b, olo.y), dot32(b, olo.z), dot32(b, olo.w));
-            ahi += vec4<f32>(dot32(b, ohi.x), dot32(b, ohi.y), dot32(b, ohi.z), dot32(b, ohi.w));
+            let s = fetch(base, params.row_block, r, sub);
+            for (var i = 0u; i < 8u; i++) {
+                let q = quad(s, i);
+                alo += vec4<f32>(dot(q, x[olo.x + i]), dot(q, x[olo.y + i]), dot(q, x[olo.z + i]), dot(q, x[olo.w + i]));
+                ahi += vec4<f32>(dot(q, x[ohi.x + i]), dot(q, x[ohi.y + i]), dot(q, x[ohi.z + i]), dot(q, x[ohi.w + i]));
+            }
             olo += vec4<u32>(8u);
             ohi += vec4<u32>(8u);
         }
     }
-    store(row, n, alo.x);
-    if (row + 1u < rows) { store(row + 1u, n, alo.y); }
-    if (row + 2u < rows) { store(row + 2u, n, alo.z); }
-    if (row + 3u < rows) { store(row + 3u, n, alo.w); }
-    if (row + 4u < rows) { store(row + 4u, n, ahi.x); }
-    if (row + 5u < rows) { store(row + 5u, n, ahi.y); }
-    if (row + 6u < rows) { store(row + 6u, n, ahi.z); }
-    if (row + 7u < rows) { store(row + 7u, n, ahi.w); }
+    finish(row, rows, n, alo, ahi);
 }

@@ -14,7 +14,7 @@ fn matvec(@builtin(global_invocation_id) gid: vec3<u32>) {
     for (var p = 0u; p < params.panels; p++) {
         let base = region(first + p, params.row_block);
         for (var sub = 0u; sub < SUBS; sub++) {
-            acc += dot32(decode(base, params.row_block, r, sub), o);
+            acc += dot32(fetch(base, params.row_block, r, sub), o);
             o += 8u;
         }
     }
