@@ -24,5 +24,7 @@ pub use dtype::DType;
 pub use error::{Error, Result};
 pub use load::Model;
 pub use source::{ByteSource, MemorySource};
-pub use spec::{Activation, LayerSpec, LayerTensors, ModelSpec, ModelTensors, RopeSpec, RopeStyle, TensorInfo};
+pub use spec::{
+    Activation, LayerSpec, LayerTensors, ModelSpec, ModelTensors, RopeSpec, RopeStyle, TensorInfo,
+};
 pub use tokenizer::{TokenStream, Tokenizer};
