@@ -1,1 +1,6 @@
-//! placeholder
+//! The elastic model (ELMS / ElastiLM, arXiv 2409.09071): units in order of importance, and sub-models as prefixes of
+//! them. Geometry only: no GPU, no weights.
+
+mod submodel;
+
+pub use submodel::{LayerShape, LayerUnits, SubModel};

@@ -9,22 +9,27 @@
 
 pub mod arch;
 mod chat;
+mod chat_vet;
 pub mod dequant;
 mod dtype;
 mod error;
 pub mod gguf;
 mod load;
-mod safetensors;
+pub mod safetensors;
 mod source;
 mod spec;
+mod table;
+#[doc(hidden)]
+pub mod testing;
 mod tokenizer;
 
 pub use chat::{ChatMessage, ChatTemplate};
 pub use dtype::DType;
 pub use error::{Error, Result};
-pub use load::Model;
+pub use load::{Model, open_gguf, open_safetensors};
 pub use source::{ByteSource, MemorySource};
 pub use spec::{
     Activation, LayerSpec, LayerTensors, ModelSpec, ModelTensors, RopeSpec, RopeStyle, TensorInfo,
 };
+pub use table::StoredTensor;
 pub use tokenizer::{TokenStream, Tokenizer};

@@ -30,8 +30,12 @@ impl ByteSource for MemorySource {
     }
 
     fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let end = offset.checked_add(out.len() as u64).filter(|end| *end <= self.len());
-        let Some(end) = end else { return Err(io::ErrorKind::UnexpectedEof.into()) };
+        let end = offset
+            .checked_add(out.len() as u64)
+            .filter(|end| *end <= self.len());
+        let Some(end) = end else {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        };
         out.copy_from_slice(&self.0[offset as usize..end as usize]);
         Ok(())
     }

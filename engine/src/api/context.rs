@@ -1,0 +1,93 @@
+//! A context: the tokens of one conversation, and the chunks that hold their keys and values.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use concertina_kv::{ChunkTable, SlotPool};
+
+use crate::{Error, Result};
+
+/// Which slots and table regions are free; shared by an engine and its contexts.
+#[derive(Debug)]
+pub(crate) struct KvState {
+    pub slots: SlotPool,
+    /// Regions of the table buffer, and samplers: one a context.
+    pub regions: SlotPool,
+}
+
+/// A conversation's tokens with their keys and values on the device. Dropping it frees its memory.
+#[derive(Debug)]
+pub struct Context {
+    pub(crate) tokens: Vec<u32>,
+    pub(crate) table: ChunkTable,
+    pub(crate) region: u32,
+    /// Level that wrote the chunks: keys of different levels are not mixed.
+    pub(crate) level: u32,
+    /// The device that holds the chunks.
+    pub(crate) generation: u64,
+    kv: Arc<Mutex<KvState>>,
+}
+
+impl Context {
+    pub(crate) fn open(kv: Arc<Mutex<KvState>>, generation: u64) -> Result<Self> {
+        let region = {
+            let mut state = kv.lock().unwrap_or_else(PoisonError::into_inner);
+            state.regions.take().map_err(|full| {
+                Error::Invalid(format!("{} contexts are open already; drop one or raise `contexts`", full.capacity))
+            })?
+        };
+        Ok(Self { tokens: Vec::new(), table: ChunkTable::new(), region, level: 100, generation, kv })
+    }
+
+    /// Its tokens.
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    /// Tokens whose keys and values are on the device.
+    pub fn resident_tokens(&self) -> usize {
+        self.table.tokens()
+    }
+
+    /// Forget all but the first `tokens` tokens.
+    pub fn truncate(&mut self, tokens: usize) {
+        self.tokens.truncate(tokens);
+        self.drop_kv(tokens);
+    }
+
+    /// Drop keys and values past the first `tokens` tokens; they are recomputed when needed.
+    pub(crate) fn drop_kv(&mut self, tokens: usize) {
+        let mut state = self.kv.lock().unwrap_or_else(PoisonError::into_inner);
+        self.table.truncate(tokens, &mut state.slots);
+    }
+
+    /// Room for `more` tokens; returns the first table entry that is new, and all new entries.
+    pub(crate) fn grow(&mut self, more: usize) -> Result<(u32, Vec<u32>)> {
+        let mut state = self.kv.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = self.table.grow(more, &mut state.slots)?;
+        Ok((first as u32, self.table.entries()[first..].iter().map(|e| e.word()).collect()))
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        let mut state = self.kv.lock().unwrap_or_else(PoisonError::into_inner);
+        self.table.truncate(0, &mut state.slots);
+        state.regions.give(self.region);
+    }
+}
+
+impl Context {
+    /// Drop what is not valid any more: chunks on a device that is gone, or written at another level.
+    pub(crate) fn settle(&mut self, kv: Arc<Mutex<KvState>>, generation: u64, level: u32) -> Result<()> {
+        if self.generation != generation {
+            let fresh = Self::open(kv, generation)?;
+            let old = std::mem::replace(self, fresh);
+            self.tokens.clone_from(&old.tokens);
+        }
+        if self.level != level {
+            self.drop_kv(0);
+            self.level = level;
+        }
+        Ok(())
+    }
+}

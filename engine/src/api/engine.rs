@@ -1,0 +1,334 @@
+//! The engine: a device, one resident model, and the calls on contexts.
+
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex};
+
+use concertina_formats::{ChatMessage, Model, Tokenizer};
+use concertina_kv::SlotPool;
+use concertina_shaders::Sampler;
+use web_time::Instant;
+
+use super::context::KvState;
+use super::{Answer, Context, Finish, GenerateOptions, Options};
+use crate::forward::{BatchRow, Capacity, Forward, OutRow, Tail, geometry};
+use crate::{Backend, Cpu, Error, Gpu, Result};
+
+/// A device with one resident model.
+pub struct Engine {
+    pub(super) model: Model,
+    options: Options,
+    device: Option<Device>,
+    generation: u64,
+}
+
+/// What is lost with a device.
+pub(super) struct Device {
+    pub backend: Backend,
+    pub forward: Forward,
+    kv: Arc<Mutex<KvState>>,
+}
+
+impl Engine {
+    /// Open the model at `path`: a GGUF file, or a directory in Hugging Face's safetensors layout.
+    ///
+    /// # Errors
+    /// If the file is refused, no adapter is found, or the model does not fit the device.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub async fn open(path: impl AsRef<std::path::Path>, options: Options) -> Result<Self> {
+        Self::load(crate::native::open_model(path.as_ref())?, options, &mut |_, _| {}).await
+    }
+
+    /// Load an opened model; `progress` hears of bytes done and bytes in all.
+    ///
+    /// # Errors
+    /// If no adapter is found or the model does not fit the device.
+    pub async fn load(model: Model, options: Options, progress: &mut dyn FnMut(u64, u64)) -> Result<Self> {
+        let mut engine = Self { model, options, device: None, generation: 0 };
+        engine.open_device(progress).await?;
+        Ok(engine)
+    }
+
+    async fn open_device(&mut self, progress: &mut dyn FnMut(u64, u64)) -> Result<()> {
+        self.device = None;
+        let mut backend = open_backend(self.options.adapter.as_deref()).await?;
+        let o = &self.options;
+        let spec = &self.model.spec;
+        let capacity = Capacity {
+            rows: o.prefill_rows.clamp(1, 1024),
+            out_rows: 16,
+            context_tokens: o.context_tokens.max(1),
+            contexts: o.contexts.clamp(1, 4096),
+            slots: (o.kv_budget_bytes / geometry(spec).chunk_bytes()) as usize,
+        };
+        let forward = Forward::load(&mut backend, &self.model, capacity, progress).await?;
+        let capacity = forward.capacity();
+        let kv = KvState {
+            slots: SlotPool::new(capacity.slots as u32),
+            regions: SlotPool::new(capacity.contexts as u32),
+        };
+        self.generation += 1;
+        self.device = Some(Device { backend, forward, kv: Arc::new(Mutex::new(kv)) });
+        Ok(())
+    }
+
+    /// The device; a new one if the last one was lost.
+    pub(super) async fn device(&mut self) -> Result<&mut Device> {
+        let lost = match &self.device {
+            None => true,
+            Some(device) => match &device.backend {
+                Backend::Gpu(gpu) => gpu.is_lost(),
+                Backend::Cpu(_) => false,
+            },
+        };
+        if lost {
+            log::warn!("opening a new GPU device and loading the model again");
+            self.open_device(&mut |_, _| {}).await?;
+        }
+        self.device.as_mut().ok_or_else(|| Error::DeviceLost("it could not be opened again".into()))
+    }
+
+    /// Name of the adapter.
+    pub fn adapter(&self) -> String {
+        self.device.as_ref().map_or_else(|| "none".into(), |device| device.backend.name())
+    }
+
+    /// Whether the adapter is a CPU.
+    pub fn is_software(&self) -> bool {
+        self.device.as_ref().is_some_and(|device| device.backend.is_software())
+    }
+
+    /// Lose the device on purpose, as a driver reset would: for tests.
+    #[doc(hidden)]
+    pub fn destroy_device(&self) {
+        if let Some(Device { backend: Backend::Gpu(gpu), .. }) = &self.device {
+            gpu.destroy();
+        }
+    }
+
+    /// The model: its shapes, tokenizer and chat template.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// Text to tokens and back.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.model.tokenizer
+    }
+
+    /// Most tokens of a context.
+    pub fn context_limit(&self) -> usize {
+        self.device.as_ref().map_or(0, |device| {
+            let capacity = device.forward.capacity();
+            capacity.context_tokens.min(capacity.slots * concertina_kv::CHUNK_TOKENS)
+        })
+    }
+
+    /// An empty context.
+    ///
+    /// # Errors
+    /// If `Options::contexts` are open already.
+    pub fn context(&self) -> Result<Context> {
+        let device = self.device.as_ref().ok_or_else(|| Error::DeviceLost("no device is open".into()))?;
+        Context::open(device.kv.clone(), self.generation)
+    }
+
+    /// Tokens of a conversation as the model's chat template writes it, ready for the answer.
+    ///
+    /// # Errors
+    /// If the model has no template, or the template refuses the conversation.
+    pub fn chat_tokens(&self, messages: &[ChatMessage]) -> Result<Vec<u32>> {
+        let Some(template) = &self.model.chat else {
+            return Err(Error::Invalid("this model has no chat template: give it plain text to continue".into()));
+        };
+        let text = template.render(messages, true)?;
+        Ok(self.model.tokenizer.encode_prompt(&text, true)?)
+    }
+
+    /// Ask the model: `prompt` is a user's message where the model has a chat template, else text to continue. The
+    /// context keeps the exchange. `on_text` gets the answer as it grows and may cancel it.
+    ///
+    /// # Errors
+    /// If the context is full, or the device fails; the context's tokens stay as they are then, and the next call goes on
+    /// from them.
+    pub async fn ask(
+        &mut self,
+        context: &mut Context,
+        prompt: &str,
+        options: &GenerateOptions,
+        on_text: impl FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<Answer> {
+        let tokens = if self.model.chat.is_some() && context.tokens.is_empty() {
+            self.chat_tokens(&[ChatMessage { role: "user".into(), content: prompt.into() }])?
+        } else {
+            self.model.tokenizer.encode_prompt(prompt, false)?
+        };
+        self.generate(context, &tokens, options, on_text).await
+    }
+
+    /// Append `tokens` to a context and generate from there. `on_text` gets the text as it grows and may cancel it.
+    ///
+    /// # Errors
+    /// As [`Engine::ask`].
+    pub async fn generate(
+        &mut self,
+        context: &mut Context,
+        tokens: &[u32],
+        options: &GenerateOptions,
+        mut on_text: impl FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<Answer> {
+        let start = Instant::now();
+        let sampler = options.sampling.sampler()?;
+        self.check_tokens(tokens)?;
+        let total = context.tokens.len() + tokens.len();
+        if total == 0 {
+            return Err(Error::Invalid("the prompt is empty".into()));
+        }
+        self.device().await?;
+        if total > self.context_limit() {
+            return Err(Error::ContextFull { tokens: total, limit: self.context_limit() });
+        }
+        context.tokens.extend_from_slice(tokens);
+        let mut answer = Answer {
+            text: String::new(),
+            tokens: Vec::new(),
+            finish: Finish::Length,
+            context_tokens: total,
+            prefill_tokens: 0,
+            level: options.level,
+            ttft_ms: 0.0,
+            tpot_ms: 0.0,
+        };
+        if options.max_tokens == 0 {
+            return Ok(answer);
+        }
+        answer.prefill_tokens = self.prefill(context, options, &sampler).await?;
+        let limit = self.context_limit();
+        let tokenizer = &self.model.tokenizer;
+        let device = self.device.as_mut().ok_or_else(|| Error::DeviceLost("no device is open".into()))?;
+        let mut stream = tokenizer.stream();
+        let mut token = device.last_row(context, options, Some(context.tokens[total - 1])).await?;
+        answer.ttft_ms = start.elapsed().as_secs_f64() * 1e3;
+        loop {
+            answer.tokens.push(token);
+            context.tokens.push(token);
+            if tokenizer.is_end(token) && !options.ignore_end {
+                answer.finish = Finish::Stop;
+                break;
+            }
+            let text = stream.push(token)?;
+            answer.text.push_str(&text);
+            if !text.is_empty() && on_text(&text).is_break() {
+                answer.finish = Finish::Cancelled;
+                break;
+            }
+            if answer.tokens.len() == options.max_tokens {
+                break;
+            }
+            if context.tokens.len() >= limit {
+                answer.finish = Finish::ContextFull;
+                break;
+            }
+            // The sampled token is on the device already.
+            token = device.last_row(context, options, None).await?;
+        }
+        let rest = stream.finish()?;
+        if !rest.is_empty() {
+            answer.text.push_str(&rest);
+            let _ = on_text(&rest);
+        }
+        if answer.tokens.len() > 1 {
+            let decode_ms = start.elapsed().as_secs_f64() * 1e3 - answer.ttft_ms;
+            answer.tpot_ms = decode_ms / (answer.tokens.len() - 1) as f64;
+        }
+        Ok(answer)
+    }
+
+    pub(super) fn check_tokens(&self, tokens: &[u32]) -> Result<()> {
+        let vocab = self.model.spec.vocab;
+        match tokens.iter().find(|t| **t as usize >= vocab) {
+            Some(token) => Err(Error::Invalid(format!("token {token} is not in the vocabulary of {vocab}"))),
+            None => Ok(()),
+        }
+    }
+
+    /// Bring keys and values of all tokens but the last onto the device. Returns how many tokens it computed.
+    async fn prefill(&mut self, context: &mut Context, options: &GenerateOptions, sampler: &Sampler) -> Result<usize> {
+        let generation = self.generation;
+        let device = self.device.as_mut().ok_or_else(|| Error::DeviceLost("no device is open".into()))?;
+        context.settle(device.kv.clone(), generation, options.level)?;
+        let last = context.tokens.len() - 1;
+        // The last token is run on its own, so its keys and values must not be there twice.
+        context.drop_kv(last);
+        let computed = last - context.table.tokens();
+        let piece = if options.piece == 0 { device.forward.capacity().rows } else { options.piece };
+        while context.table.tokens() < last {
+            let from = context.table.tokens();
+            let n = piece.min(last - from).min(device.forward.capacity().rows);
+            device.append(context, options.level, n, &[], Tail::None, false).await?;
+        }
+        device.forward.set_sampler(&mut device.backend, context.region, sampler, &context.tokens)?;
+        Ok(computed + 1)
+    }
+}
+
+impl Device {
+    /// Run the context's next `n` tokens, whose values the host knows.
+    pub async fn append(
+        &mut self,
+        context: &mut Context,
+        level: u32,
+        n: usize,
+        outs: &[OutRow],
+        tail: Tail,
+        density: bool,
+    ) -> Result<Vec<u8>> {
+        let from = context.table.tokens();
+        let tokens: Vec<Option<u32>> = context.tokens[from..from + n].iter().map(|t| Some(*t)).collect();
+        self.rows(context, level, &tokens, outs, tail, density).await
+    }
+
+    /// Run the last token of a context and sample the next one. `token: None`: it lies on the device.
+    async fn last_row(&mut self, context: &mut Context, options: &GenerateOptions, token: Option<u32>) -> Result<u32> {
+        let out = OutRow { row: 0, sampler: context.region, wanted: 0, feed: 0 };
+        let bytes = self.rows(context, options.level, &[token], &[out], Tail::Sample, false).await?;
+        let token = u32::from_le_bytes(bytes.try_into().map_err(|_| Error::Gpu("no token was read back".into()))?);
+        if token == u32::MAX {
+            return Err(Error::Gpu("the logits are not numbers".into()));
+        }
+        Ok(token)
+    }
+
+    async fn rows(
+        &mut self,
+        context: &mut Context,
+        level: u32,
+        tokens: &[Option<u32>],
+        outs: &[OutRow],
+        tail: Tail,
+        density: bool,
+    ) -> Result<Vec<u8>> {
+        let base = context.region * self.forward.capacity().chunks() as u32;
+        let (first, entries) = context.grow(tokens.len())?;
+        if !entries.is_empty() {
+            self.forward.set_table(&mut self.backend, base + first, &entries)?;
+        }
+        let from = context.table.tokens() as u32;
+        let rows: Vec<BatchRow> = (from..)
+            .zip(tokens)
+            .map(|(position, token)| BatchRow { token: *token, position, table: base })
+            .collect();
+        let out = self.forward.run(&mut self.backend, level, &rows, outs, tail, density).await?;
+        context.table.wrote(tokens.len());
+        Ok(out)
+    }
+}
+
+async fn open_backend(adapter: Option<&str>) -> Result<Backend> {
+    let wanted = adapter.map(str::to_owned);
+    #[cfg(not(target_arch = "wasm32"))]
+    let wanted = wanted.or_else(|| crate::native::env("CONCERTINA_ADAPTER"));
+    if wanted.as_deref() == Some("cpu") {
+        return Ok(Backend::Cpu(Cpu::default()));
+    }
+    Ok(Backend::Gpu(Gpu::open(wanted.as_deref()).await?))
+}

@@ -1,0 +1,12 @@
+//! The public face: an engine with one resident model, contexts, answers.
+
+mod answer;
+mod context;
+mod engine;
+mod options;
+mod score;
+
+pub use answer::{Answer, Finish};
+pub use context::Context;
+pub use engine::Engine;
+pub use options::{GenerateOptions, Options, Sampling};

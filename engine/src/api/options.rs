@@ -1,0 +1,111 @@
+//! What a caller can choose, with defaults that work.
+
+use concertina_shaders::Sampler;
+
+/// How an engine is set up.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Which adapter, by number or by a part of its name; `cpu` for the CPU twins. `None`: the environment variable
+    /// `CONCERTINA_ADAPTER`, else the best one.
+    pub adapter: Option<String>,
+    /// Most tokens of a context; the model's own limit holds too.
+    pub context_tokens: usize,
+    /// Contexts that may be open at once.
+    pub contexts: usize,
+    /// Bytes of GPU memory for keys and values.
+    pub kv_budget_bytes: u64,
+    /// Tokens that prefill takes in one piece.
+    pub prefill_rows: usize,
+    /// Never use kernels that round activations to 8 bits. (There are none yet: every kernel is exact.)
+    pub exact: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            adapter: None,
+            context_tokens: 4096,
+            contexts: 4,
+            kv_budget_bytes: 256 << 20,
+            prefill_rows: 128,
+            exact: false,
+        }
+    }
+}
+
+/// How tokens are picked. The order is: repetition penalty, top-k, top-p, min-p, temperature.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sampling {
+    /// 0: always the most likely token.
+    pub temperature: f32,
+    /// Keep the most likely tokens only; 0: all.
+    pub top_k: u32,
+    /// Keep the most likely tokens that together have this probability; 1: all.
+    pub top_p: f32,
+    /// Keep tokens with at least this share of the greatest probability; 0: all.
+    pub min_p: f32,
+    /// Divides the logits of the last 64 tokens (multiplies negative ones); 1: off.
+    pub repetition_penalty: f32,
+    /// Seed of the draw: the same seed gives the same answer.
+    pub seed: u32,
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Self { temperature: 0.7, top_k: 40, top_p: 0.95, min_p: 0.05, repetition_penalty: 1.0, seed: 0 }
+    }
+}
+
+impl Sampling {
+    /// Always the most likely token.
+    pub fn greedy() -> Self {
+        Self { temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, repetition_penalty: 1.0, seed: 0 }
+    }
+
+    /// Checked, as the kernel reads it.
+    pub(crate) fn sampler(&self) -> crate::Result<Sampler> {
+        let bad = |what: &str| Err(crate::Error::Invalid(format!("sampling: {what}")));
+        if !(self.temperature >= 0.0 && self.temperature.is_finite()) {
+            return bad("temperature must be 0 or more");
+        }
+        if !(self.top_p > 0.0 && self.top_p <= 1.0) {
+            return bad("top-p must be above 0 and at most 1");
+        }
+        if !(self.min_p >= 0.0 && self.min_p <= 1.0) {
+            return bad("min-p must be between 0 and 1");
+        }
+        if !(self.repetition_penalty > 0.0 && self.repetition_penalty.is_finite()) {
+            return bad("the repetition penalty must be above 0");
+        }
+        Ok(Sampler {
+            temperature: self.temperature,
+            top_p: self.top_p,
+            min_p: self.min_p,
+            penalty: self.repetition_penalty,
+            top_k: self.top_k,
+            seed: self.seed,
+            ..Default::default()
+        })
+    }
+}
+
+/// What one answer may be.
+#[derive(Debug, Clone)]
+pub struct GenerateOptions {
+    /// Most tokens to generate.
+    pub max_tokens: usize,
+    /// How tokens are picked.
+    pub sampling: Sampling,
+    /// Size of the sub-model, in percent of the units that are cut.
+    pub level: u32,
+    /// Go on past tokens that end an answer.
+    pub ignore_end: bool,
+    /// Tokens of a piece of prefill; 0: as many as fit a batch.
+    pub piece: usize,
+}
+
+impl Default for GenerateOptions {
+    fn default() -> Self {
+        Self { max_tokens: 512, sampling: Sampling::default(), level: 100, ignore_end: false, piece: 0 }
+    }
+}

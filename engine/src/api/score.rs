@@ -1,0 +1,99 @@
+//! Logits and likelihoods of given tokens.
+
+use super::{Context, Engine};
+use crate::forward::{OutRow, Tail};
+use crate::{Error, Result};
+
+impl Engine {
+    /// Logits after each of `positions`, on a fresh context that holds `tokens`; one row of `vocab` a position.
+    /// `piece`: tokens run at once, 0 for as many as fit a batch.
+    ///
+    /// # Errors
+    /// If a token or position does not exist, the tokens do not fit a context, or the device fails.
+    pub async fn logits(&mut self, tokens: &[u32], positions: &[usize], level: u32, piece: usize) -> Result<Vec<Vec<f32>>> {
+        if let Some(p) = positions.iter().find(|p| **p >= tokens.len()) {
+            return Err(Error::Invalid(format!("position {p} is past the last of {} tokens", tokens.len())));
+        }
+        let vocab = self.model.spec.vocab;
+        let mut rows = vec![Vec::new(); positions.len()];
+        self.pieces(tokens, level, piece, Tail::Logits, |from, n| {
+            (from..from + n).filter(|p| positions.contains(p)).map(|p| (p, 0)).collect()
+        })
+        .await?
+        .into_iter()
+        .for_each(|(at, bytes)| {
+            let values: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
+            for (at, row) in at.iter().zip(values.chunks_exact(vocab)) {
+                for (i, _) in positions.iter().enumerate().filter(|(_, p)| *p == at) {
+                    rows[i] = row.to_vec();
+                }
+            }
+        });
+        Ok(rows)
+    }
+
+    /// Negative log-likelihood, in nats, of `tokens[1..]`, each given all tokens before it.
+    ///
+    /// # Errors
+    /// As [`Engine::logits`].
+    pub async fn nll(&mut self, tokens: &[u32], level: u32) -> Result<Vec<f32>> {
+        self.nll_from(tokens, 1, level).await
+    }
+
+    /// Negative log-likelihood, in nats, of `tokens[first..]`, each given all tokens before it.
+    ///
+    /// # Errors
+    /// As [`Engine::logits`]; `first` must be at least 1.
+    pub async fn nll_from(&mut self, tokens: &[u32], first: usize, level: u32) -> Result<Vec<f32>> {
+        if first == 0 {
+            return Err(Error::Invalid("the first token has nothing before it to be predicted from".into()));
+        }
+        if tokens.len() <= first {
+            return Ok(Vec::new());
+        }
+        // The last token predicts nothing.
+        let given = &tokens[..tokens.len() - 1];
+        let found = self
+            .pieces(given, level, 0, Tail::Nll, |from, n| {
+                (from..from + n).filter(|p| p + 1 >= first).map(|p| (p, tokens[p + 1])).collect()
+            })
+            .await?;
+        Ok(found.into_iter().flat_map(|(_, bytes)| bytemuck::pod_collect_to_vec::<u8, f32>(&bytes)).collect())
+    }
+
+    /// Run `tokens` on a fresh context piece by piece. `wanted(from, n)` names the positions of a piece that want a tail,
+    /// each with its wanted token. Returns those positions and the tail's bytes, a piece each.
+    async fn pieces(
+        &mut self,
+        tokens: &[u32],
+        level: u32,
+        piece: usize,
+        tail: Tail,
+        mut wanted: impl FnMut(usize, usize) -> Vec<(usize, u32)>,
+    ) -> Result<Vec<(Vec<usize>, Vec<u8>)>> {
+        self.check_tokens(tokens)?;
+        self.device().await?;
+        if tokens.len() > self.context_limit() {
+            return Err(Error::ContextFull { tokens: tokens.len(), limit: self.context_limit() });
+        }
+        let mut context: Context = self.context()?;
+        context.tokens = tokens.to_vec();
+        let device = self.device().await?;
+        let most = device.forward.capacity().rows;
+        let piece = if piece == 0 { most } else { piece.min(most) };
+        let mut found = Vec::new();
+        while context.table.tokens() < tokens.len() {
+            let from = context.table.tokens();
+            let n = piece.min(tokens.len() - from);
+            let at = wanted(from, n);
+            let outs: Vec<OutRow> = at
+                .iter()
+                .map(|(p, token)| OutRow { row: (p - from) as u32, sampler: 0, wanted: *token, feed: u32::MAX })
+                .collect();
+            let tail = if outs.is_empty() { Tail::None } else { tail };
+            let bytes = device.append(&mut context, level, n, &outs, tail, false).await?;
+            found.push((at.into_iter().map(|(p, _)| p).collect(), bytes));
+        }
+        Ok(found)
+    }
+}

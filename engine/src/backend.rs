@@ -1,0 +1,155 @@
+//! What executes recordings: a GPU, or the CPU twins.
+
+use concertina_shaders::Step;
+
+use crate::Result;
+use crate::cpu::Cpu;
+use crate::gpu::{Gpu, Prepared as GpuPrepared};
+use crate::record::{BufId, Recording, Slice};
+
+/// Where buffers live and recordings run.
+#[allow(clippy::large_enum_variant)] // there is one of it
+pub enum Backend {
+    /// A wgpu device.
+    Gpu(Gpu),
+    /// The CPU twins: slow, for comparison.
+    Cpu(Cpu),
+}
+
+/// A recording made ready for a backend.
+pub enum Prepared {
+    /// Pipelines and bind groups.
+    Gpu(GpuPrepared),
+    /// The recording itself.
+    Cpu(Recording),
+}
+
+/// Limits that decide how buffers are cut.
+#[derive(Debug, Clone, Copy)]
+pub struct BufferLimits {
+    /// Most bytes of a binding.
+    pub binding: u64,
+    /// Most bytes of a buffer.
+    pub buffer: u64,
+    /// Offsets of bindings are multiples of this.
+    pub align: u64,
+}
+
+impl Backend {
+    /// What the adapter is called.
+    pub fn name(&self) -> String {
+        match self {
+            Backend::Gpu(gpu) => gpu.info().to_string(),
+            Backend::Cpu(_) => "CPU twins (reference)".into(),
+        }
+    }
+
+    /// Limits of buffers and bindings.
+    pub fn buffer_limits(&self) -> BufferLimits {
+        match self {
+            Backend::Gpu(gpu) => gpu.buffer_limits(),
+            Backend::Cpu(_) => BufferLimits { binding: 1 << 40, buffer: 1 << 40, align: 4 },
+        }
+    }
+
+    /// Whether it has few, wide cores (a CPU) rather than many.
+    pub fn is_software(&self) -> bool {
+        match self {
+            Backend::Gpu(gpu) => gpu.info().software,
+            Backend::Cpu(_) => true,
+        }
+    }
+
+    /// Whether it runs variants with subgroup operations.
+    pub fn has_subgroups(&self) -> bool {
+        match self {
+            Backend::Gpu(gpu) => gpu.info().subgroups,
+            Backend::Cpu(_) => false,
+        }
+    }
+
+    /// A zeroed buffer of at least `bytes`.
+    pub fn alloc(&mut self, label: &str, bytes: u64) -> Result<Slice> {
+        let bytes = bytes.next_multiple_of(16).max(16);
+        let buf = match self {
+            Backend::Gpu(gpu) => gpu.alloc(label, bytes)?,
+            Backend::Cpu(cpu) => {
+                Cpu::check(bytes)?;
+                cpu.alloc(bytes)
+            }
+        };
+        Ok(Slice { buf, offset: 0, len: bytes })
+    }
+
+    /// Free a buffer.
+    pub fn free(&mut self, buf: BufId) {
+        match self {
+            Backend::Gpu(gpu) => gpu.free(buf),
+            Backend::Cpu(cpu) => cpu.free(buf),
+        }
+    }
+
+    /// Write `bytes`, a whole number of words, to the beginning of a slice.
+    ///
+    /// # Panics
+    /// If they do not fit.
+    pub fn write(&mut self, to: Slice, bytes: &[u8]) -> Result<()> {
+        assert!(bytes.len() as u64 <= to.len && bytes.len().is_multiple_of(4), "{} bytes into {to:?}", bytes.len());
+        match self {
+            Backend::Gpu(gpu) => gpu.write(to, bytes),
+            Backend::Cpu(cpu) => {
+                cpu.write(to, bytes);
+                Ok(())
+            }
+        }
+    }
+
+    /// Wait until everything written so far has arrived, so that staging memory is free again.
+    pub async fn flush(&mut self) -> Result<()> {
+        match self {
+            Backend::Gpu(gpu) => gpu.flush().await,
+            Backend::Cpu(_) => Ok(()),
+        }
+    }
+
+    /// Make a recording ready to replay.
+    pub fn prepare(&mut self, recording: Recording) -> Result<Prepared> {
+        Ok(match self {
+            Backend::Gpu(gpu) => Prepared::Gpu(gpu.prepare(&recording)?),
+            Backend::Cpu(_) => Prepared::Cpu(recording),
+        })
+    }
+
+    /// Replay recordings one after the other in one submission, then read `out` back, if asked for.
+    ///
+    /// # Panics
+    /// If a recording was prepared by another kind of backend.
+    pub async fn run(&mut self, step: &Step, recordings: &[&Prepared], out: Option<Slice>) -> Result<Vec<u8>> {
+        match self {
+            Backend::Gpu(gpu) => {
+                let prepared: Vec<&GpuPrepared> = recordings
+                    .iter()
+                    .map(|p| match p {
+                        Prepared::Gpu(p) => p,
+                        Prepared::Cpu(_) => panic!("prepared for the CPU twins"),
+                    })
+                    .collect();
+                gpu.run(step, &prepared, out).await
+            }
+            Backend::Cpu(cpu) => {
+                for p in recordings {
+                    match p {
+                        Prepared::Cpu(recording) => cpu.run(step, recording)?,
+                        Prepared::Gpu(_) => panic!("prepared for a GPU"),
+                    }
+                }
+                Ok(out.map(|slice| cpu.read(slice)).unwrap_or_default())
+            }
+        }
+    }
+
+    /// Read bytes back.
+    pub async fn read(&mut self, from: Slice) -> Result<Vec<u8>> {
+        self.run(&Step::default(), &[], Some(from)).await
+    }
+}

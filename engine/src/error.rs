@@ -1,0 +1,50 @@
+//! Errors of the engine.
+
+/// What went wrong. A lost device and exhausted memory are values: the next call works on a new device.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The model file was refused.
+    #[error(transparent)]
+    Format(#[from] concertina_formats::Error),
+    /// No adapter, or not the one asked for.
+    #[error("{0}")]
+    NoAdapter(String),
+    /// The device went away (driver reset, unplugged, destroyed).
+    #[error("the GPU device was lost: {0}; the next call opens a new one")]
+    DeviceLost(String),
+    /// Not enough memory on the device.
+    #[error("out of GPU memory: {0}")]
+    OutOfMemory(String),
+    /// The driver or wgpu refused an operation: an error of this program.
+    #[error("GPU: {0}")]
+    Gpu(String),
+    /// The model cannot run here.
+    #[error("not supported: {0}")]
+    Unsupported(String),
+    /// A request that makes no sense, with what to change.
+    #[error("{0}")]
+    Invalid(String),
+    /// A context has no room for what was asked.
+    #[error("the context is full: {tokens} tokens asked for, {limit} fit; start a new context or raise the context length")]
+    ContextFull {
+        /// Tokens that the request needs.
+        tokens: usize,
+        /// Tokens that fit.
+        limit: usize,
+    },
+    /// All KV memory is in use by other contexts.
+    #[error("out of KV memory: {0}")]
+    KvFull(#[from] concertina_kv::OutOfSlots),
+    /// A file could not be read.
+    #[error("{path}: {source}")]
+    File {
+        /// Which file.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// Result of the engine.
+pub type Result<T> = std::result::Result<T, Error>;

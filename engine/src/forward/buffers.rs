@@ -1,0 +1,139 @@
+//! Activation buffers, KV pages and chunk tables on the device.
+
+use concertina_formats::ModelSpec;
+use concertina_kv::{CHUNK_TOKENS, KvGeometry};
+use concertina_shaders::Sampler;
+
+use crate::record::Slice;
+use crate::{Backend, BufferLimits, Error, Result};
+
+/// Tokens that a repetition penalty looks back on.
+pub const RECENT: u32 = 64;
+
+/// How much a forward pass can hold.
+#[derive(Debug, Clone)]
+pub struct Capacity {
+    /// Rows of a batch: tokens that prefill takes at once.
+    pub rows: usize,
+    /// Rows that get logits at once.
+    pub out_rows: usize,
+    /// Tokens of a context.
+    pub context_tokens: usize,
+    /// Contexts that are in GPU memory at the same time.
+    pub contexts: usize,
+    /// f16 chunks in GPU memory.
+    pub slots: usize,
+}
+
+impl Capacity {
+    /// Shrunk to what the model and the device allow.
+    pub fn fitted(mut self, spec: &ModelSpec, limits: BufferLimits) -> Result<Self> {
+        self.context_tokens = self.context_tokens.clamp(CHUNK_TOKENS, spec.context_len.max(CHUNK_TOKENS));
+        let most = limits.binding.min(limits.buffer);
+        let geometry = geometry(spec);
+        self.slots = self.slots.min((most / geometry.layer_bytes()) as usize).min(1 << 28);
+        self.out_rows = self.out_rows.min((most / (4 * spec.vocab as u64)) as usize);
+        let widest = (spec.ffn.max(spec.dim).max(spec.n_heads * spec.head_dim) * 4) as u64;
+        let stats = (spec.n_heads * self.chunks() * 8) as u64;
+        self.rows = self.rows.min((most / widest.max(stats)) as usize);
+        if self.slots == 0 || self.out_rows == 0 || self.rows == 0 {
+            return Err(Error::Unsupported(format!(
+                "the device binds at most {most} bytes, too few for this model's activations"
+            )));
+        }
+        Ok(self)
+    }
+
+    /// Chunks of a context.
+    pub fn chunks(&self) -> usize {
+        KvGeometry::chunks_for(self.context_tokens)
+    }
+
+    /// Most rows times splits that attention may use.
+    pub fn row_splits(&self) -> usize {
+        self.rows.max(128)
+    }
+}
+
+/// Shape of the model's keys and values.
+pub fn geometry(spec: &ModelSpec) -> KvGeometry {
+    KvGeometry { layers: spec.layers.len(), groups: spec.n_groups, head_dim: spec.head_dim }
+}
+
+/// Device buffers of a forward pass. Shapes beside them; R rows, O rows with logits, C contexts.
+#[allow(missing_docs)]
+pub struct Buffers {
+    pub tokens: Slice,      // (R) u32
+    pub rows: Slice,        // (R) vec4<u32>: position, chunk table
+    pub rope: Slice,        // (ropes, R, head_dim / 2) cos, sin
+    pub tables: Slice,      // (C, chunks) u32
+    pub density: Slice,     // (C, chunks) f32
+    pub hidden: Slice,      // (R, dim) the residual stream
+    pub normed: Slice,      // (R, dim)
+    pub q: Slice,           // (R, hq)
+    pub k: Slice,           // (R, hk)
+    pub v: Slice,           // (R, hk)
+    pub attended: Slice,    // (R, hq)
+    pub projected: Slice,   // (R, dim)
+    pub gate: Slice,        // (R, ffn)
+    pub up: Slice,          // (R, ffn)
+    pub partial: Slice,     // (row splits, heads, head_dim)
+    pub split_ml: Slice,    // (row splits, heads) vec2
+    pub chunk_ml: Slice,    // (R, heads, chunks) vec2
+    pub row_ml: Slice,      // (R, heads) vec2
+    pub outs: Slice,        // (O) vec4<u32>
+    pub picked: Slice,      // (O, dim)
+    pub picked_norm: Slice, // (O, dim)
+    pub logits: Slice,      // (O, vocab)
+    pub nll: Slice,         // (O)
+    pub sampled: Slice,     // (O) u32
+    pub samplers: Slice,    // (C) Sampler
+    pub recent: Slice,      // (C, RECENT) u32
+    pub pages: Vec<Slice>,  // one a layer: (slots, K|V, groups, 16, head_dim) f16
+    pub none: Slice,        // stands in for what a kernel does not read
+}
+
+impl Buffers {
+    /// Allocate all of them.
+    pub fn alloc(backend: &mut Backend, spec: &ModelSpec, capacity: &Capacity) -> Result<Self> {
+        let (r, o, c) = (capacity.rows, capacity.out_rows, capacity.contexts);
+        let (hq, hk) = (spec.n_heads * spec.head_dim, spec.n_groups * spec.head_dim);
+        let chunks = capacity.chunks();
+        let mut words = |label: &str, n: usize| backend.alloc(label, 4 * n as u64);
+        let mut buffers = Self {
+            tokens: words("tokens", r)?,
+            rows: words("rows", r * 4)?,
+            rope: words("rope", spec.ropes.len() * r * spec.head_dim)?,
+            tables: words("tables", c * chunks)?,
+            density: words("density", c * chunks)?,
+            hidden: words("hidden", r * spec.dim)?,
+            normed: words("normed", r * spec.dim)?,
+            q: words("q", r * hq)?,
+            k: words("k", r * hk)?,
+            v: words("v", r * hk)?,
+            attended: words("attended", r * hq)?,
+            projected: words("projected", r * spec.dim)?,
+            gate: words("gate", r * spec.ffn)?,
+            up: words("up", r * spec.ffn)?,
+            partial: words("partial", capacity.row_splits() * hq)?,
+            split_ml: words("split_ml", capacity.row_splits() * spec.n_heads * 2)?,
+            chunk_ml: words("chunk_ml", r * spec.n_heads * chunks * 2)?,
+            row_ml: words("row_ml", r * spec.n_heads * 2)?,
+            outs: words("outs", o * 4)?,
+            picked: words("picked", o * spec.dim)?,
+            picked_norm: words("picked_norm", o * spec.dim)?,
+            logits: words("logits", o * spec.vocab)?,
+            nll: words("nll", o)?,
+            sampled: words("sampled", o)?,
+            samplers: words("samplers", c * size_of::<Sampler>() / 4)?,
+            recent: words("recent", c * RECENT as usize)?,
+            none: words("none", 64)?,
+            pages: Vec::new(),
+        };
+        let page_bytes = geometry(spec).layer_bytes() * capacity.slots as u64;
+        for layer in 0..spec.layers.len() {
+            buffers.pages.push(backend.alloc(&format!("pages of layer {layer}"), page_bytes)?);
+        }
+        Ok(buffers)
+    }
+}

@@ -1,0 +1,282 @@
+//! Recordings: the layers of a sub-model, the head, sampling, scoring.
+
+use concertina_elastic::SubModel;
+use concertina_formats::{Activation, ModelSpec, RopeStyle};
+use concertina_shaders::{
+    AttnParams, EmbedParams, GatherParams, GluParams, MatmulParams, NormParams, RopeParams, SampleParams,
+};
+
+use super::buffers::RECENT;
+use super::{Buffers, Capacity, Kernels};
+use crate::record::{Recording, Slice, Work};
+use crate::weights::{Cut, LayerWeights, Matrix, Weights};
+use crate::{Error, Result};
+
+/// Both views of a part of the weights that kernels bind.
+fn twice(slice: Slice) -> [Slice; 2] {
+    [slice, slice]
+}
+
+struct Recorder<'a> {
+    spec: &'a ModelSpec,
+    kernels: &'a Kernels,
+    buffers: &'a Buffers,
+    wide: bool,
+    recording: Recording,
+}
+
+/// A matrix product to record.
+struct Product<'a> {
+    w: &'a Matrix,
+    x: Slice,
+    y: Slice,
+    bias: Option<Slice>,
+    /// Output features kept.
+    n: usize,
+    /// Input features kept.
+    k: usize,
+    accumulate: bool,
+    out_rows: bool,
+}
+
+impl<'a> Product<'a> {
+    /// All of `w` times `x` into `y`.
+    fn new(w: &'a Matrix, x: Slice, y: Slice) -> Self {
+        Self { w, x, y, bias: None, n: w.layout.rows, k: w.layout.cols, accumulate: false, out_rows: false }
+    }
+}
+
+impl Recorder<'_> {
+    /// y = x Wᵀ, part by part.
+    fn product(&mut self, p: Product<'_>) -> Result<()> {
+        let layout = &p.w.layout;
+        let variant = self.kernels.matrix(layout.format, self.wide);
+        let cols = layout.format.panel_cols();
+        if !p.k.is_multiple_of(cols) {
+            return Err(Error::Invalid(format!("{} input features do not fill panels of {cols}", p.k)));
+        }
+        let panels = p.k / cols;
+        for part in &p.w.parts {
+            // What is kept of this part: a prefix of the whole is a prefix of every part.
+            let (n, panels, x_offset, y_offset, panels_stored) = match p.w.cut {
+                Cut::Rows => (p.n.saturating_sub(part.first).min(part.count), panels, 0, part.first, layout.panels()),
+                Cut::Cols => (p.n, panels.saturating_sub(part.first).min(part.count), part.first * cols, 0, part.count),
+            };
+            if n == 0 || panels == 0 {
+                break;
+            }
+            let first = p.w.cut == Cut::Rows || part.first == 0;
+            let params = MatmulParams {
+                n: n as u32,
+                panels: panels as u32,
+                panels_stored: panels_stored as u32,
+                row_block: layout.row_block as u32,
+                x_offset: x_offset as u32,
+                x_stride: layout.cols as u32,
+                y_offset: y_offset as u32,
+                y_stride: layout.rows as u32,
+                bias: u32::from(p.bias.is_some() && first),
+                accumulate: u32::from(p.accumulate || !first),
+                out_rows: u32::from(p.out_rows),
+                pad: 0,
+            };
+            let [w, ws] = twice(part.slice);
+            let rows = if p.out_rows { Work::OutRows } else { Work::Rows };
+            let args = [p.x, w, ws, p.bias.unwrap_or(self.buffers.none), p.y];
+            self.recording.push(variant, &params, &args, [Work::Fixed(n as u32), rows]);
+        }
+        Ok(())
+    }
+
+    fn norm(&mut self, x: Slice, weight: Slice, y: Slice, accumulate: bool, out_rows: bool) {
+        let dim = self.spec.dim as u32;
+        let params = NormParams {
+            dim,
+            heads: 1,
+            x_stride: dim,
+            y_stride: dim,
+            accumulate: u32::from(accumulate),
+            out_rows: u32::from(out_rows),
+            eps: self.spec.norm_eps,
+            offset: self.spec.norm_offset,
+            ..Default::default()
+        };
+        let rows = if out_rows { Work::OutRows } else { Work::Rows };
+        self.recording.push(self.kernels.best("rms_norm"), &params, &[x, weight, y], [Work::Fixed(1), rows]);
+    }
+
+    /// Norm of each head in place.
+    fn head_norm(&mut self, y: Slice, weight: Slice, heads: usize, stride: usize) {
+        let params = NormParams {
+            dim: self.spec.head_dim as u32,
+            heads: heads as u32,
+            x_stride: stride as u32,
+            y_stride: stride as u32,
+            eps: self.spec.norm_eps,
+            offset: self.spec.norm_offset,
+            in_place: 1,
+            ..Default::default()
+        };
+        let args = [self.buffers.none, weight, y];
+        self.recording.push(self.kernels.best("rms_norm"), &params, &args, [Work::Fixed(heads as u32), Work::Rows]);
+    }
+
+    fn embed(&mut self, table: &Matrix) {
+        let pieces = (self.spec.dim / 32) as u32;
+        for part in &table.parts {
+            let params = EmbedParams {
+                pieces,
+                row_block: table.layout.row_block as u32,
+                first: part.first as u32,
+                count: part.count as u32,
+                scale: self.spec.embed_scale,
+                ..Default::default()
+            };
+            let [w, ws] = twice(part.slice);
+            let args = [self.buffers.tokens, w, ws, self.buffers.hidden];
+            let variant = self.kernels.best(&format!("embed.{}", table.layout.format.name()));
+            self.recording.push(variant, &params, &args, [Work::Fixed(pieces), Work::Rows]);
+        }
+    }
+
+    fn layer(&mut self, index: usize, w: &LayerWeights, groups: usize, neurons: usize, rows: usize) -> Result<()> {
+        let (spec, b) = (self.spec, self.buffers);
+        let heads_per_group = spec.n_heads / spec.n_groups;
+        let heads = groups * heads_per_group;
+        let (hq, hk) = (spec.n_heads * spec.head_dim, spec.n_groups * spec.head_dim);
+        let layer = &spec.layers[index];
+
+        self.norm(b.hidden, w.attn_norm, b.normed, false, false);
+        let kept = groups * spec.head_dim;
+        self.product(Product { bias: w.q_bias, n: heads * spec.head_dim, ..Product::new(&w.q, b.normed, b.q) })?;
+        self.product(Product { bias: w.k_bias, n: kept, ..Product::new(&w.k, b.normed, b.k) })?;
+        self.product(Product { bias: w.v_bias, n: kept, ..Product::new(&w.v, b.normed, b.v) })?;
+        if let Some(weight) = w.q_norm {
+            self.head_norm(b.q, weight, heads, hq);
+        }
+        if let Some(weight) = w.k_norm {
+            self.head_norm(b.k, weight, groups, hk);
+        }
+        let rope = RopeParams {
+            heads: heads as u32,
+            kept: groups as u32,
+            groups: spec.n_groups as u32,
+            head_dim: spec.head_dim as u32,
+            q_stride: hq as u32,
+            kv_stride: hk as u32,
+            halves: u32::from(spec.rope_style == RopeStyle::Halves),
+            rope_offset: (layer.rope * rows * spec.head_dim / 2) as u32,
+        };
+        let quads = ((heads + 2 * groups) * spec.head_dim / 4) as u32;
+        let pages = b.pages[index];
+        let args = [b.rows, b.tables, b.rope, b.k, b.v, b.q, pages];
+        self.recording.push(self.kernels.best("rope_kv"), &rope, &args, [Work::Fixed(quads), Work::Rows]);
+
+        let attn = AttnParams {
+            heads: heads as u32,
+            heads_per_group: heads_per_group as u32,
+            groups: spec.n_groups as u32,
+            head_dim: spec.head_dim as u32,
+            q_stride: hq as u32,
+            out_stride: hq as u32,
+            window: layer.window.unwrap_or(0),
+            scale: spec.attn_scale,
+        };
+        let args = [b.rows, b.tables, b.q, pages, b.partial, b.split_ml, b.chunk_ml];
+        let work = [Work::RowsSplits(heads as u32), Work::Fixed(1)];
+        self.recording.push(self.kernels.best("attn_split"), &attn, &args, work);
+        let args = [b.partial, b.split_ml, b.attended, b.row_ml];
+        let work = [Work::Fixed((heads * spec.head_dim / 4) as u32), Work::Rows];
+        self.recording.push(self.kernels.best("attn_merge"), &attn, &args, work);
+        let args = [b.rows, b.row_ml, b.chunk_ml, b.density];
+        self.recording.push(self.kernels.best("attn_share"), &attn, &args, [Work::Chunks, Work::Rows]);
+
+        let cols = heads * spec.head_dim;
+        self.residual(&w.o, b.attended, cols, w.post_attn_norm)?;
+
+        self.norm(b.hidden, w.ffn_norm, b.normed, false, false);
+        self.product(Product { n: neurons, ..Product::new(&w.gate, b.normed, b.gate) })?;
+        self.product(Product { n: neurons, ..Product::new(&w.up, b.normed, b.up) })?;
+        let glu = GluParams {
+            n: neurons as u32,
+            stride: spec.ffn as u32,
+            gelu: u32::from(spec.activation == Activation::GeluTanh),
+            pad: 0,
+        };
+        let work = [Work::Fixed(neurons as u32), Work::Rows];
+        self.recording.push(self.kernels.best("glu"), &glu, &[b.up, b.gate], work);
+        self.residual(&w.down, b.gate, neurons, w.post_ffn_norm)
+    }
+
+    /// hidden += W x over the first `k` input features, normed on the way if the model does so.
+    fn residual(&mut self, w: &Matrix, x: Slice, k: usize, post_norm: Option<Slice>) -> Result<()> {
+        let b = self.buffers;
+        match post_norm {
+            None => self.product(Product { k, accumulate: true, ..Product::new(w, x, b.hidden) }),
+            Some(weight) => {
+                self.product(Product { k, ..Product::new(w, x, b.projected) })?;
+                self.norm(b.projected, weight, b.hidden, true, false);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Embedding to the last residual, for a sub-model. `wide`: for batches rather than a row or two.
+pub fn layers(
+    spec: &ModelSpec,
+    capacity: &Capacity,
+    kernels: &Kernels,
+    buffers: &Buffers,
+    weights: &Weights,
+    sub: &SubModel,
+    wide: bool,
+) -> Result<Recording> {
+    let mut recorder = Recorder { spec, kernels, buffers, wide, recording: Recording::default() };
+    recorder.embed(&weights.embed);
+    for (i, (layer, units)) in weights.layers.iter().zip(&sub.layers).enumerate() {
+        recorder.layer(i, layer, units.groups, units.neurons, capacity.rows)?;
+    }
+    Ok(recorder.recording)
+}
+
+/// Final norm and logits of the rows that want them.
+pub fn head(
+    spec: &ModelSpec,
+    kernels: &Kernels,
+    buffers: &Buffers,
+    weights: &Weights,
+    wide: bool,
+) -> Result<Recording> {
+    let mut recorder = Recorder { spec, kernels, buffers, wide, recording: Recording::default() };
+    let b = buffers;
+    let dim = spec.dim as u32;
+    let gather = GatherParams { dim, ..Default::default() };
+    let work = [Work::Fixed(dim), Work::OutRows];
+    recorder.recording.push(kernels.best("gather_rows"), &gather, &[b.outs, b.hidden, b.picked], work);
+    recorder.norm(b.picked, weights.final_norm, b.picked_norm, false, true);
+    let output = weights.output.as_ref().unwrap_or(&weights.embed);
+    recorder.product(Product { out_rows: true, ..Product::new(output, b.picked_norm, b.logits) })?;
+    Ok(recorder.recording)
+}
+
+fn sample_params(spec: &ModelSpec) -> SampleParams {
+    SampleParams { vocab: spec.vocab as u32, recent: RECENT, ..Default::default() }
+}
+
+/// A token from each row of logits.
+pub fn sample(spec: &ModelSpec, b: &Buffers) -> Result<Recording> {
+    let mut recording = Recording::default();
+    let args = [b.outs, b.rows, b.samplers, b.recent, b.logits, b.tokens, b.sampled];
+    let variant = concertina_shaders::variant("sample").expect("in the table");
+    recording.push(variant, &sample_params(spec), &args, [Work::OutRows, Work::Fixed(1)]);
+    Ok(recording)
+}
+
+/// Negative log-likelihood of the wanted token of each row of logits.
+pub fn row_nll(spec: &ModelSpec, b: &Buffers) -> Result<Recording> {
+    let mut recording = Recording::default();
+    let variant = concertina_shaders::variant("row_nll").expect("in the table");
+    recording.push(variant, &sample_params(spec), &[b.outs, b.logits, b.nll], [Work::OutRows, Work::Fixed(1)]);
+    Ok(recording)
+}

@@ -1,0 +1,133 @@
+//! The forward pass: buffers for activations and KV pages, recordings for a sub-model, and the batch that a replay runs.
+
+mod batch;
+mod buffers;
+mod kernels;
+mod layers;
+
+pub use batch::{BatchRow, OutRow, Tail};
+pub use buffers::{Buffers, Capacity, geometry};
+pub use kernels::Kernels;
+
+use std::collections::HashMap;
+
+use concertina_elastic::{LayerShape, SubModel};
+use concertina_formats::{Model, ModelSpec};
+
+use crate::weights::{self, Progress, Weights};
+use crate::{Backend, Error, Prepared, Result};
+
+/// A model on a device, ready to run batches.
+pub struct Forward {
+    spec: ModelSpec,
+    capacity: Capacity,
+    kernels: Kernels,
+    buffers: Buffers,
+    weights: Weights,
+    inv_freq: Vec<Vec<f64>>,
+    sub_models: HashMap<u32, SubModel>,
+    /// Layers by (level, wide): embedding to the last residual.
+    layers: HashMap<(u32, bool), Prepared>,
+    head: HashMap<bool, Prepared>,
+    sample: Prepared,
+    nll: Prepared,
+}
+
+impl Forward {
+    /// Load `model` onto a device.
+    pub async fn load(
+        backend: &mut Backend,
+        model: &Model,
+        capacity: Capacity,
+        progress: Progress<'_>,
+    ) -> Result<Self> {
+        let spec = model.spec.clone();
+        let kernels = Kernels::for_backend(backend);
+        let capacity = capacity.fitted(&spec, backend.buffer_limits())?;
+        let buffers = Buffers::alloc(backend, &spec, &capacity)?;
+        let weights = weights::load(backend, model, progress).await?;
+        let sample = backend.prepare(layers::sample(&spec, &buffers)?)?;
+        let nll = backend.prepare(layers::row_nll(&spec, &buffers)?)?;
+        let inv_freq = spec.ropes.iter().map(|rope| inverse_frequencies(rope, spec.head_dim)).collect();
+        Ok(Self {
+            spec,
+            capacity,
+            kernels,
+            buffers,
+            weights,
+            inv_freq,
+            sub_models: HashMap::new(),
+            layers: HashMap::new(),
+            head: HashMap::new(),
+            sample,
+            nll,
+        })
+    }
+
+    /// Sizes that buffers were made for.
+    pub fn capacity(&self) -> &Capacity {
+        &self.capacity
+    }
+
+    /// Use `sub` for its level from now on.
+    pub fn set_sub_model(&mut self, sub: SubModel) {
+        self.layers.retain(|(level, _), _| *level != sub.level);
+        self.sub_models.insert(sub.level, sub);
+    }
+
+    /// What each layer has and the steps in which it can be cut.
+    pub fn shapes(&self) -> Vec<LayerShape> {
+        let spec = &self.spec;
+        let group_cols = spec.n_heads / spec.n_groups * spec.head_dim;
+        self.weights
+            .layers
+            .iter()
+            .map(|layer| LayerShape {
+                groups: spec.n_groups,
+                neurons: spec.ffn,
+                group_step: step_of(group_cols, layer.o.layout.format.panel_cols(), spec.n_groups),
+                neuron_step: layer.down.layout.format.panel_cols(),
+            })
+            .collect()
+    }
+
+    /// Make the recordings of a level, if they are not there yet.
+    fn ready(&mut self, backend: &mut Backend, level: u32, wide: bool) -> Result<()> {
+        if !(1..=100).contains(&level) {
+            return Err(Error::Invalid(format!("level {level} is not between 1 and 100 percent")));
+        }
+        if !self.sub_models.contains_key(&level) {
+            let sub = SubModel::at_level(&self.shapes(), level, &[]);
+            self.sub_models.insert(level, sub);
+        }
+        if !self.layers.contains_key(&(level, wide)) {
+            let sub = &self.sub_models[&level];
+            let recording =
+                layers::layers(&self.spec, &self.capacity, &self.kernels, &self.buffers, &self.weights, sub, wide)?;
+            self.layers.insert((level, wide), backend.prepare(recording)?);
+        }
+        Ok(())
+    }
+
+    fn ready_head(&mut self, backend: &mut Backend, wide: bool) -> Result<()> {
+        if !self.head.contains_key(&wide) {
+            let recording = layers::head(&self.spec, &self.kernels, &self.buffers, &self.weights, wide)?;
+            self.head.insert(wide, backend.prepare(recording)?);
+        }
+        Ok(())
+    }
+}
+
+/// The least number of groups whose columns are whole panels.
+fn step_of(group_cols: usize, panel_cols: usize, groups: usize) -> usize {
+    (1..=groups).find(|n| (n * group_cols).is_multiple_of(panel_cols)).unwrap_or(groups)
+}
+
+fn inverse_frequencies(rope: &concertina_formats::RopeSpec, head_dim: usize) -> Vec<f64> {
+    (0..head_dim / 2)
+        .map(|i| {
+            let factor = rope.factors.get(i).map_or(1.0, |f| f64::from(*f));
+            rope.base.powf(-2.0 * i as f64 / head_dim as f64) / factor / rope.scale
+        })
+        .collect()
+}

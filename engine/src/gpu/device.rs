@@ -1,0 +1,278 @@
+//! The device: buffers by number, pipelines by variant, recordings made ready and replayed.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytemuck::bytes_of;
+use concertina_shaders::{BindingKind, Step, Variant};
+
+use super::adapter::{AdapterInfo, choose};
+use super::fault::FaultSlot;
+use super::readback::Readback;
+use crate::backend::BufferLimits;
+use crate::record::{BufId, Op, Recording, Slice};
+use crate::{Error, Result};
+
+/// A wgpu device with its queue.
+pub struct Gpu {
+    info: AdapterInfo,
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    limits: wgpu::Limits,
+    faults: FaultSlot,
+    readback: Readback,
+    buffers: Vec<Option<wgpu::Buffer>>,
+    step: wgpu::Buffer,
+    pipelines: HashMap<&'static str, Arc<wgpu::ComputePipeline>>,
+}
+
+/// A recording with its pipelines and bind groups.
+pub struct Prepared {
+    ops: Vec<PreparedOp>,
+}
+
+struct PreparedOp {
+    pipeline: Arc<wgpu::ComputePipeline>,
+    bindings: wgpu::BindGroup,
+    op: Op,
+}
+
+impl Gpu {
+    /// Open the best adapter, or the one that `wanted` names by number or by a part of its name.
+    pub async fn open(wanted: Option<&str>) -> Result<Self> {
+        let adapter = choose(wanted).await?;
+        let info = AdapterInfo::of(&adapter);
+        if info.software {
+            log::warn!("{info} runs on the CPU: expect a few tokens a second; a GPU driver would be much faster");
+        }
+        let wanted_features = wgpu::Features::SHADER_F16
+            | wgpu::Features::SUBGROUP
+            | wgpu::Features::TIMESTAMP_QUERY
+            | wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS
+            | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES;
+        let limits = adapter.limits();
+        let (device, queue) = adapter
+            .request_device(&wgpu::DeviceDescriptor {
+                label: Some("concertina"),
+                required_features: adapter.features() & wanted_features,
+                required_limits: limits.clone(),
+                memory_hints: wgpu::MemoryHints::MemoryUsage,
+                ..Default::default()
+            })
+            .await
+            .map_err(|e| Error::NoAdapter(format!("{info} gives no device: {e}")))?;
+        let faults = FaultSlot::watch(&device);
+        let step = device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("step"),
+            size: size_of::<Step>() as u64,
+            usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        let readback = Readback::new()?;
+        Ok(Self { info, device, queue, limits, faults, readback, buffers: Vec::new(), step, pipelines: HashMap::new() })
+    }
+
+    /// The adapter.
+    pub fn info(&self) -> &AdapterInfo {
+        &self.info
+    }
+
+    /// Limits of buffers and bindings.
+    pub fn buffer_limits(&self) -> BufferLimits {
+        BufferLimits {
+            binding: self.limits.max_storage_buffer_binding_size,
+            buffer: self.limits.max_buffer_size,
+            align: u64::from(self.limits.min_storage_buffer_offset_alignment).max(256),
+        }
+    }
+
+    /// Destroy the device, as a driver reset would: every later call reports the loss.
+    pub fn destroy(&self) {
+        self.device.destroy();
+        self.faults.lose("destroyed on request");
+    }
+
+    /// Whether the device is gone.
+    pub fn is_lost(&self) -> bool {
+        self.faults.is_lost()
+    }
+
+    /// A zeroed storage buffer.
+    pub fn alloc(&mut self, label: &str, bytes: u64) -> Result<BufId> {
+        self.faults.check()?;
+        let limits = self.buffer_limits();
+        if bytes > limits.buffer {
+            return Err(Error::OutOfMemory(format!(
+                "{label} needs {bytes} bytes in one buffer; {} allows {}",
+                self.info, limits.buffer
+            )));
+        }
+        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some(label),
+            size: bytes,
+            usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC,
+            mapped_at_creation: false,
+        });
+        self.faults.check()?;
+        self.buffers.push(Some(buffer));
+        Ok(BufId(self.buffers.len() as u32 - 1))
+    }
+
+    /// Free a buffer once the device is done with it.
+    pub fn free(&mut self, buf: BufId) {
+        self.buffers[buf.0 as usize] = None;
+    }
+
+    fn buffer(&self, buf: BufId) -> &wgpu::Buffer {
+        self.buffers[buf.0 as usize].as_ref().expect("a freed buffer is in use")
+    }
+
+    /// Queue a write.
+    pub fn write(&mut self, to: Slice, bytes: &[u8]) -> Result<()> {
+        if !bytes.is_empty() {
+            self.queue.write_buffer(self.buffer(to.buf), to.offset, bytes);
+        }
+        self.faults.check()
+    }
+
+    /// Submit what is queued and wait for it.
+    pub async fn flush(&mut self) -> Result<()> {
+        self.queue.submit([]);
+        self.readback.wait(&self.device, &self.queue, &self.faults).await
+    }
+
+    fn pipeline(&mut self, variant: &'static Variant) -> Result<Arc<wgpu::ComputePipeline>> {
+        if let Some(pipeline) = self.pipelines.get(variant.name) {
+            return Ok(pipeline.clone());
+        }
+        if (variant.subgroups && !self.info.subgroups) || (variant.f16 && !self.info.f16) {
+            return Err(Error::Unsupported(format!("{} on {}", variant.name, self.info)));
+        }
+        // Browsers want the extension named, naga does not know the name.
+        let prefix = if cfg!(target_arch = "wasm32") && variant.subgroups { "enable subgroups;\n" } else { "" };
+        let module = self.device.create_shader_module(wgpu::ShaderModuleDescriptor {
+            label: Some(variant.name),
+            source: wgpu::ShaderSource::Wgsl(format!("{prefix}{}", variant.source).into()),
+        });
+        let entries: Vec<wgpu::BindGroupLayoutEntry> = variant
+            .bindings
+            .iter()
+            .enumerate()
+            .map(|(i, binding)| wgpu::BindGroupLayoutEntry {
+                binding: i as u32,
+                visibility: wgpu::ShaderStages::COMPUTE,
+                ty: wgpu::BindingType::Buffer {
+                    ty: match binding.kind {
+                        BindingKind::Uniform => wgpu::BufferBindingType::Uniform,
+                        BindingKind::ReadOnly => wgpu::BufferBindingType::Storage { read_only: true },
+                        BindingKind::ReadWrite => wgpu::BufferBindingType::Storage { read_only: false },
+                    },
+                    has_dynamic_offset: false,
+                    min_binding_size: None,
+                },
+                count: None,
+            })
+            .collect();
+        let group = self.device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+            label: Some(variant.name),
+            entries: &entries,
+        });
+        let layout = self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label: Some(variant.name),
+            bind_group_layouts: &[Some(&group)],
+            immediate_size: 0,
+        });
+        let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(variant.name),
+            layout: Some(&layout),
+            module: &module,
+            entry_point: Some(variant.kernel),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                // wgpu zeroes buffers; workgroup memory is always written before it is read.
+                zero_initialize_workgroup_memory: false,
+                ..Default::default()
+            },
+            cache: None,
+        });
+        self.faults.check()?;
+        let pipeline = Arc::new(pipeline);
+        self.pipelines.insert(variant.name, pipeline.clone());
+        Ok(pipeline)
+    }
+
+    /// Make pipelines, bind groups and one uniform buffer for a recording.
+    pub fn prepare(&mut self, recording: &Recording) -> Result<Prepared> {
+        self.faults.check()?;
+        let align = u64::from(self.limits.min_uniform_buffer_offset_alignment);
+        let mut offsets = Vec::with_capacity(recording.ops.len());
+        let mut bytes: Vec<u8> = Vec::new();
+        for op in &recording.ops {
+            bytes.resize(bytes.len().next_multiple_of(align as usize), 0);
+            offsets.push(bytes.len() as u64);
+            bytes.extend_from_slice(&op.params);
+        }
+        bytes.resize(bytes.len().next_multiple_of(16).max(16), 0);
+        let uniforms = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("params"),
+            size: bytes.len() as u64,
+            usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        self.queue.write_buffer(&uniforms, 0, &bytes);
+        let mut ops = Vec::with_capacity(recording.ops.len());
+        for (op, offset) in recording.ops.iter().zip(offsets) {
+            let pipeline = self.pipeline(op.variant)?;
+            let bind = |buffer, offset, len| {
+                wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset, size: std::num::NonZeroU64::new(len) })
+            };
+            let mut entries = vec![
+                wgpu::BindGroupEntry { binding: 0, resource: bind(&self.step, 0, size_of::<Step>() as u64) },
+                wgpu::BindGroupEntry { binding: 1, resource: bind(&uniforms, offset, op.params.len() as u64) },
+            ];
+            for (i, arg) in op.args.iter().enumerate() {
+                let resource = bind(self.buffer(arg.buf), arg.offset, arg.len);
+                entries.push(wgpu::BindGroupEntry { binding: i as u32 + 2, resource });
+            }
+            let bindings = self.device.create_bind_group(&wgpu::BindGroupDescriptor {
+                label: Some(op.variant.name),
+                layout: &pipeline.get_bind_group_layout(0),
+                entries: &entries,
+            });
+            let op = Op { variant: op.variant, params: Vec::new(), args: Vec::new(), work: op.work };
+            ops.push(PreparedOp { pipeline, bindings, op });
+        }
+        self.faults.check()?;
+        Ok(Prepared { ops })
+    }
+
+    /// Replay recordings in one submission, then read `out` back, if asked for.
+    pub async fn run(&mut self, step: &Step, recordings: &[&Prepared], out: Option<Slice>) -> Result<Vec<u8>> {
+        self.faults.check()?;
+        if !recordings.is_empty() {
+            self.queue.write_buffer(&self.step, 0, bytes_of(step));
+        }
+        let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        {
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+            for op in recordings.iter().flat_map(|r| &r.ops) {
+                let [x, y] = op.op.groups(step);
+                if x > 0 && y > 0 {
+                    pass.set_pipeline(&op.pipeline);
+                    pass.set_bind_group(0, &op.bindings, &[]);
+                    pass.dispatch_workgroups(x, y, 1);
+                }
+            }
+        }
+        let Some(out) = out else {
+            self.queue.submit([encoder.finish()]);
+            return self.faults.check().map(|()| Vec::new());
+        };
+        let staging = self.readback.staging(&self.device, out.len);
+        encoder.copy_buffer_to_buffer(self.buffer(out.buf), out.offset, &staging, 0, out.len);
+        self.queue.submit([encoder.finish()]);
+        self.faults.check()?;
+        let bytes = self.readback.map(&self.device, &staging, out.len, &self.faults).await?;
+        self.readback.keep(staging);
+        Ok(bytes)
+    }
+}

@@ -1,0 +1,9 @@
+//! The only place that names wgpu: adapters, the device, its buffers, and the replay of recordings.
+
+mod adapter;
+mod device;
+mod fault;
+mod readback;
+
+pub use adapter::{AdapterInfo, list_adapters};
+pub use device::{Gpu, Prepared};

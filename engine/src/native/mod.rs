@@ -1,0 +1,12 @@
+//! What a browser replaces: files, threads, the environment. Nothing outside this folder names them.
+
+mod file;
+mod worker;
+
+pub use file::{MappedFile, open_model};
+pub use worker::Worker;
+
+/// Value of an environment variable.
+pub fn env(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}

@@ -1,0 +1,98 @@
+//! A recording: kernels with their parameters and buffers in order, independent of what executes it. It is built once
+//! for a shape and replayed for every token; only [`Step`] and the contents of buffers change between replays.
+
+use bytemuck::bytes_of;
+use concertina_shaders::{Params, Step, Variant};
+
+/// A device buffer, by number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct BufId(pub(crate) u32);
+
+/// A range of a device buffer, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Slice {
+    /// The buffer.
+    pub buf: BufId,
+    /// First byte.
+    pub offset: u64,
+    /// Bytes.
+    pub len: u64,
+}
+
+impl Slice {
+    /// The first `len` bytes of this range.
+    ///
+    /// # Panics
+    /// If it is shorter.
+    pub fn prefix(self, len: u64) -> Slice {
+        assert!(len <= self.len, "a prefix of {len} bytes of {}", self.len);
+        Slice { len, ..self }
+    }
+}
+
+/// How much work a dimension of a dispatch holds; known when it is replayed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    /// Always this much.
+    Fixed(u32),
+    /// A row of the batch each.
+    Rows,
+    /// A row with logits each.
+    OutRows,
+    /// So many for each row and part of the chunks.
+    RowsSplits(u32),
+    /// A chunk of the longest context each.
+    Chunks,
+}
+
+impl Work {
+    /// The amount for a step.
+    pub fn amount(self, step: &Step) -> u32 {
+        match self {
+            Work::Fixed(n) => n,
+            Work::Rows => step.rows,
+            Work::OutRows => step.out_rows,
+            Work::RowsSplits(n) => n * step.rows * step.splits,
+            Work::Chunks => step.batch_chunks,
+        }
+    }
+}
+
+/// One dispatch.
+#[derive(Debug)]
+pub struct Op {
+    /// Which kernel.
+    pub variant: &'static Variant,
+    /// Its params, as bytes.
+    pub params: Vec<u8>,
+    /// Its buffers, in binding order from 2.
+    pub args: Vec<Slice>,
+    /// Work along x, of which a workgroup does `variant.group[0]`, and along y, of which it does `variant.group[1]`.
+    pub work: [Work; 2],
+}
+
+impl Op {
+    /// Workgroups for a step.
+    pub fn groups(&self, step: &Step) -> [u32; 2] {
+        [0, 1].map(|i| self.work[i].amount(step).div_ceil(self.variant.group[i]))
+    }
+}
+
+/// Dispatches in order.
+#[derive(Debug, Default)]
+pub struct Recording {
+    /// The dispatches.
+    pub ops: Vec<Op>,
+}
+
+impl Recording {
+    /// Add a dispatch.
+    ///
+    /// # Panics
+    /// If the params or the number of buffers are not those of the kernel.
+    pub fn push<P: Params>(&mut self, variant: &'static Variant, params: &P, args: &[Slice], work: [Work; 2]) {
+        assert_eq!(variant.params, P::NAME, "{}: wrong params", variant.name);
+        assert_eq!(variant.bindings.len(), args.len() + 2, "{}: wrong number of buffers", variant.name);
+        self.ops.push(Op { variant, params: bytes_of(params).to_vec(), args: args.to_vec(), work });
+    }
+}

@@ -1,0 +1,153 @@
+//! The command line as a whole: what every command shares, and which commands there are.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+
+use crate::commands::{bench, chat, doctor, eval, list, pull, run};
+
+const EXAMPLES: &str = "\
+Examples:
+  concertina chat                                   talk to the default model
+  concertina run \"What is a monad?\"                 one prompt, one answer
+  concertina run -m qwen-0.5b --greedy - < task.md  another model, the prompt from a file
+  concertina pull qwen-1.5b                         get a model now, use it offline later
+  concertina doctor                                 what works on this machine, and how to get what does not
+
+A model is a name or short name of `concertina list`, a path to a .gguf file, or a path to a directory of safetensors.";
+
+/// An elastic LLM for one device: local models on any GPU.
+///
+/// Concertina runs language models on this machine, on whichever GPU it has (Vulkan, Metal or Direct3D 12). A model
+/// that is not here yet is downloaded once, checked, and used from the cache ever after.
+#[derive(Debug, Parser)]
+#[command(name = "concertina", version, after_help = EXAMPLES, max_term_width = 120, propagate_version = true)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: GlobalArgs,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct GlobalArgs {
+    /// Model: a name of `concertina list`, a .gguf file, or a directory of safetensors
+    #[arg(short, long, global = true, env = "CONCERTINA_MODEL", value_name = "MODEL")]
+    pub model: Option<String>,
+    /// GPU to use: a part of its name, or its number in `concertina doctor` [default: the best one]
+    #[arg(long, global = true, env = "CONCERTINA_ADAPTER", value_name = "ADAPTER")]
+    pub adapter: Option<String>,
+    /// Never download: what is not in the cache is an error
+    #[arg(long, global = true, env = "CONCERTINA_OFFLINE", value_parser = clap::builder::FalseyValueParser::new())]
+    pub offline: bool,
+    /// Say more: -v for what is done, -vv for details (RUST_LOG overrides it)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Chat(chat::ChatArgs),
+    Run(run::RunArgs),
+    Pull(pull::PullArgs),
+    List(list::ListArgs),
+    Doctor(doctor::DoctorArgs),
+    #[command(subcommand)]
+    Eval(eval::EvalCommand),
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
+}
+
+/// Runs the command. The exit code is not 0 where the command ran but has bad news.
+pub fn run(cli: Cli) -> Result<ExitCode> {
+    let global = &cli.global;
+    match cli.command {
+        Command::Chat(args) => chat::run(global, &args)?,
+        Command::Run(args) => run::run(global, &args)?,
+        Command::Pull(args) => pull::run(global, &args)?,
+        Command::List(args) => list::run(&args)?,
+        Command::Doctor(args) => return doctor::run(global, &args),
+        Command::Eval(command) => eval::run(global, &command)?,
+        Command::Bench(command) => bench::run(global, &command)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Log lines go to standard error. Libraries are quieter than ourselves.
+pub fn start_logging(verbose: u8) {
+    let filter = match verbose {
+        0 => "warn",
+        1 => "warn,concertina=info",
+        2 => "info,concertina=debug",
+        _ => "trace",
+    };
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(filter)).init();
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_flags_of_the_contract_parse() {
+        let lines = [
+            "run -m smollm2 --max-tokens 5 --greedy --exact --json hello",
+            "run --temperature 0.7 --top-k 40 --top-p 0.9 --min-p 0.05 --repetition-penalty 1.1 --seed 1 --system s -",
+            "run --raw hello",
+            "run",
+            "chat --model smollm2 -v",
+            "pull smollm2 --force",
+            "pull",
+            "list --json",
+            "doctor --json --adapter llvmpipe",
+            "eval ppl --file f.txt --window 512 --json --exact",
+            "eval mc --file f.jsonl --json --exact --limit 10",
+            "eval logits --model m.gguf --tokens f.json --out g.npy --exact",
+            "bench prefill --tokens 128,512 --runs 3 --json",
+            "bench decode --tokens 128 --json",
+        ];
+        for line in lines {
+            let words = std::iter::once("concertina").chain(line.split(' '));
+            Cli::try_parse_from(words).unwrap_or_else(|e| panic!("{line}: {e}"));
+        }
+    }
+
+    #[test]
+    fn wrong_flags_are_refused() {
+        for line in [
+            "run --greedy --temperature 1 x",
+            "run --top-p 1.5 x",
+            "run --temperature -1 x",
+            "run --temperature nan x",
+            "run --max-tokens 0 x",
+            "run --raw --system s x",
+            "eval ppl --file f --window 1",
+            "bench prefill --tokens 0",
+            "bench prefill --runs 0",
+            "pull --source npm smollm2",
+        ] {
+            let words = std::iter::once("concertina").chain(line.split(' '));
+            assert!(Cli::try_parse_from(words).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn every_command_teaches_with_examples() {
+        fn check(command: &clap::Command) {
+            assert!(command.get_about().is_some(), "{} has no about", command.get_name());
+            assert!(command.get_after_help().is_some(), "{} has no examples", command.get_name());
+            command.get_subcommands().filter(|c| c.get_name() != "help").for_each(check);
+        }
+        check(&Cli::command());
+    }
+}

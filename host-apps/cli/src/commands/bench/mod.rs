@@ -1,0 +1,43 @@
+//! `concertina bench`: how fast it is here.
+
+pub mod decode;
+pub mod prefill;
+
+use anyhow::Result;
+use clap::{Args, Subcommand};
+
+use crate::cli::GlobalArgs;
+
+const EXAMPLES: &str = "\
+Examples:
+  concertina bench prefill --tokens 128,512
+  concertina bench decode --runs 5 --json";
+
+/// Measure the speed of prefill and decode on this machine.
+#[derive(Debug, Clone, Subcommand)]
+#[command(after_help = EXAMPLES)]
+pub enum BenchCommand {
+    Prefill(prefill::PrefillArgs),
+    Decode(decode::DecodeArgs),
+}
+
+/// What both measurements share.
+#[derive(Debug, Clone, Args)]
+pub struct RunsArgs {
+    /// Measured runs of each length, after one that is not counted; the median is reported
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    pub runs: u32,
+    /// Use no kernels that quantise activations: slower, and closer to the model's own numbers
+    #[arg(long)]
+    pub exact: bool,
+    /// One JSON object instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+pub fn run(global: &GlobalArgs, command: &BenchCommand) -> Result<()> {
+    match command {
+        BenchCommand::Prefill(args) => prefill::run(global, args),
+        BenchCommand::Decode(args) => decode::run(global, args),
+    }
+}

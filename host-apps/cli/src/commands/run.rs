@@ -1,0 +1,145 @@
+//! `concertina run`: one prompt, one answer.
+
+use std::io::{IsTerminal, Read, Write};
+use std::ops::ControlFlow;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use concertina::formats::ChatMessage;
+use concertina::{Engine, GenerateOptions};
+
+use super::sampling::SamplingArgs;
+use crate::cli::GlobalArgs;
+use crate::session::{Session, sampling};
+
+const EXAMPLES: &str = "\
+Examples:
+  concertina run \"Name three rivers.\"
+  concertina run --greedy --max-tokens 32 \"2 + 2 =\"
+  git diff | concertina run --system \"Summarise this change in one line.\"
+  concertina run --raw \"Once upon a time\"             continue a text, without a chat template
+  concertina run --json \"Hi\" | jq .tpot_ms
+
+The prompt is read from standard input when it is `-`, or when there is none and input is piped in.";
+
+/// Answer one prompt and end.
+///
+/// The answer is written to standard output as it is made. With --json there is one object at the end instead: the
+/// text, the token ids, the time to the first token (`ttft_ms`), the time for each token after it (`tpot_ms`), the
+/// adapter and the level.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct RunArgs {
+    /// The prompt; `-` for standard input
+    pub prompt: Option<String>,
+    /// Tokens after which the answer is cut off
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_tokens: u32,
+    /// What the model is told before the prompt
+    #[arg(long, value_name = "TEXT", conflicts_with = "raw")]
+    pub system: Option<String>,
+    /// Give the prompt to the model as it is, without its chat template
+    #[arg(long)]
+    pub raw: bool,
+    /// Use no kernels that quantise activations: slower, and closer to the model's own numbers
+    #[arg(long)]
+    pub exact: bool,
+    /// One JSON object instead of text
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
+}
+
+pub fn run(global: &GlobalArgs, args: &RunArgs) -> Result<()> {
+    let input = std::io::stdin();
+    let prompt = prompt_text(args.prompt.as_deref(), input.is_terminal(), input.lock())?;
+    let Session { mut engine, path } = Session::open(global, |_, options| options.exact = args.exact)?;
+    let tokens = prompt_tokens(&engine, &prompt, args.system.as_deref(), args.raw)?;
+    let options = GenerateOptions {
+        max_tokens: args.max_tokens as usize,
+        sampling: sampling(&args.sampling),
+        ..GenerateOptions::default()
+    };
+    let mut context = engine.context()?;
+    let mut out = std::io::stdout();
+    // Text goes out as it is made; where nobody reads any more, the answer ends.
+    let show = |text: &str| {
+        let written = args.json || out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_ok();
+        if written { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    };
+    let answer = pollster::block_on(engine.generate(&mut context, &tokens, &options, show))?;
+    if args.json {
+        let report = serde_json::json!({
+            "model": path.display().to_string(),
+            "adapter": engine.adapter(),
+            "text": answer.text,
+            "prompt_tokens": tokens,
+            "tokens": answer.tokens,
+            "finish": format!("{:?}", answer.finish).to_lowercase(),
+            "context_tokens": answer.context_tokens,
+            "prefill_tokens": answer.prefill_tokens,
+            "level": answer.level,
+            "ttft_ms": answer.ttft_ms,
+            "tpot_ms": answer.tpot_ms,
+        });
+        println!("{report}");
+    } else {
+        println!();
+        log::info!(
+            "{} tokens in, {} out; first token after {:.0} ms, then {:.1} ms each; level {} on {}",
+            answer.context_tokens, answer.tokens.len(), answer.ttft_ms, answer.tpot_ms, answer.level, engine.adapter()
+        );
+    }
+    Ok(())
+}
+
+/// Tokens of a prompt: as a user's message where the model has a chat template, else as text to continue.
+fn prompt_tokens(engine: &Engine, prompt: &str, system: Option<&str>, raw: bool) -> Result<Vec<u32>> {
+    if raw || engine.model().chat.is_none() {
+        anyhow::ensure!(system.is_none(), "this model has no chat template, so there is no place for --system");
+        return Ok(engine.tokenizer().encode_prompt(prompt, false)?);
+    }
+    let message = |role: &str, content: &str| ChatMessage { role: role.into(), content: content.into() };
+    let messages: Vec<ChatMessage> =
+        system.map(|text| message("system", text)).into_iter().chain([message("user", prompt)]).collect();
+    Ok(engine.chat_tokens(&messages)?)
+}
+
+/// The prompt itself, or what is piped in. One line end at its end is taken off, as shells do.
+pub fn prompt_text(prompt: Option<&str>, is_terminal: bool, mut input: impl Read) -> Result<String> {
+    let text = match prompt {
+        Some(prompt) if prompt != "-" => return not_empty(prompt.to_owned()),
+        None if is_terminal => {
+            bail!("there is no prompt: give one (`concertina run \"Hello\"`), pipe one in, or use `concertina chat`")
+        }
+        _ => {
+            let mut text = String::new();
+            input.read_to_string(&mut text).context("cannot read the prompt from standard input")?;
+            text
+        }
+    };
+    let text = text.strip_suffix('\n').map_or(text.as_str(), |t| t.strip_suffix('\r').unwrap_or(t));
+    not_empty(text.to_owned())
+}
+
+fn not_empty(text: String) -> Result<String> {
+    if text.is_empty() { bail!("the prompt is empty") } else { Ok(text) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_prompt_comes_from_where_it_should() {
+        let text = |prompt, terminal, input: &[u8]| prompt_text(prompt, terminal, input);
+        assert_eq!(text(Some("hi"), false, b"piped").unwrap(), "hi");
+        assert_eq!(text(Some("-"), true, b"typed\r\n").unwrap(), "typed");
+        assert_eq!(text(None, false, b"a\n\n").unwrap(), "a\n");
+        assert!(text(None, true, b"").unwrap_err().to_string().contains("concertina chat"));
+        assert!(text(Some(""), true, b"").unwrap_err().to_string().contains("empty"));
+        assert!(text(None, false, b"").unwrap_err().to_string().contains("empty"));
+        assert!(text(None, false, b"\xff").unwrap_err().to_string().contains("standard input"));
+    }
+}

@@ -1,0 +1,58 @@
+//! Sizes of chunks.
+
+/// Tokens of a chunk, across all layers.
+pub const CHUNK_TOKENS: usize = 16;
+
+/// Bits of an element of stored keys and values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u32)]
+pub enum Width {
+    /// f16, as the forward pass writes them.
+    W16 = 0,
+    /// 8 bits.
+    W8 = 1,
+    /// 4 bits.
+    W4 = 2,
+    /// 2 bits.
+    W2 = 3,
+}
+
+/// Shape of a model's keys and values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KvGeometry {
+    /// Layers.
+    pub layers: usize,
+    /// KV groups (key and value heads).
+    pub groups: usize,
+    /// Dimensions of a head.
+    pub head_dim: usize,
+}
+
+impl KvGeometry {
+    /// Bytes of one layer of an f16 chunk: `[K|V][group][token][dim]`, one extent in GPU memory.
+    pub fn layer_bytes(&self) -> u64 {
+        (2 * self.groups * CHUNK_TOKENS * self.head_dim * 2) as u64
+    }
+
+    /// Bytes of an f16 chunk over all layers.
+    pub fn chunk_bytes(&self) -> u64 {
+        self.layer_bytes() * self.layers as u64
+    }
+
+    /// Chunks that `tokens` tokens fill or begin.
+    pub fn chunks_for(tokens: usize) -> usize {
+        tokens.div_ceil(CHUNK_TOKENS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn smollm2_takes_23040_bytes_a_token() {
+        let kv = KvGeometry { layers: 30, groups: 3, head_dim: 64 };
+        assert_eq!(kv.chunk_bytes(), 16 * 23_040);
+        assert_eq!((KvGeometry::chunks_for(0), KvGeometry::chunks_for(16), KvGeometry::chunks_for(17)), (0, 1, 2));
+    }
+}

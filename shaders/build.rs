@@ -1,0 +1,152 @@
+//! Expands every variant of every kernel, validates it with naga, and writes the table of variants with the bindings
+//! that reflection found. A shader that does not validate fails the build.
+
+#[path = "src/preprocess.rs"]
+mod preprocess;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+const FORMATS: [&str; 11] = ["f32", "f16", "bf16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q4_k", "q5_k", "q6_k"];
+
+#[derive(serde::Deserialize)]
+struct Catalogue {
+    kernel: BTreeMap<String, Kernel>,
+}
+
+#[derive(serde::Deserialize)]
+struct Kernel {
+    params: String,
+    formats: Option<String>,
+    #[serde(default)]
+    features: Vec<String>,
+    group: [u32; 2],
+}
+
+fn main() {
+    let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR").unwrap());
+    let out = PathBuf::from(env::var("OUT_DIR").unwrap());
+    println!("cargo:rerun-if-changed=wgsl");
+    println!("cargo:rerun-if-changed=variants.toml");
+    println!("cargo:rerun-if-changed=src/preprocess.rs");
+    let catalogue: Catalogue =
+        toml::from_str(&fs::read_to_string(root.join("variants.toml")).unwrap()).expect("variants.toml");
+
+    let mut table = String::from("/// Every variant of every kernel.\npub static VARIANTS: &[Variant] = &[\n");
+    for (name, kernel) in &catalogue.kernel {
+        let formats: Vec<Option<&str>> = match kernel.formats.as_deref() {
+            None => vec![None],
+            Some("all") => FORMATS.iter().map(|f| Some(*f)).collect(),
+            Some(other) => panic!("variants.toml: kernel {name}: formats = {other:?}; only \"all\" is known"),
+        };
+        let features = std::iter::once(None).chain(kernel.features.iter().map(|f| Some(f.as_str())));
+        for feature in features {
+            for format in &formats {
+                emit(&root, &out, name, kernel, *format, feature, &mut table);
+            }
+        }
+    }
+    table.push_str("];\n");
+    fs::write(out.join("variants.rs"), table).unwrap();
+}
+
+fn emit(
+    root: &Path,
+    out: &Path,
+    name: &str,
+    kernel: &Kernel,
+    format: Option<&str>,
+    feature: Option<&str>,
+    table: &mut String,
+) {
+    let variant = [Some(name), format, feature].into_iter().flatten().collect::<Vec<_>>().join(".");
+    let mut defines = BTreeSet::new();
+    defines.extend(format.map(|f| format!("W_{}", f.to_uppercase())));
+    defines.extend(feature.map(str::to_uppercase));
+
+    let wgsl = root.join("wgsl");
+    let text = fs::read_to_string(wgsl.join(format!("{name}.wgsl"))).unwrap_or_else(|e| panic!("{name}.wgsl: {e}"));
+    let mut load = |import: &str| {
+        fs::read_to_string(wgsl.join(format!("{import}.wgsl"))).map_err(|e| format!("#import {import}: {e}"))
+    };
+    let source = preprocess::expand(&text, &defines, &mut load).unwrap_or_else(|e| panic!("{variant}: {e}"));
+
+    let module =
+        naga::front::wgsl::parse_str(&source).unwrap_or_else(|e| panic!("{variant}: {}", e.emit_to_string(&source)));
+    let mut validator =
+        naga::valid::Validator::new(naga::valid::ValidationFlags::all(), naga::valid::Capabilities::all());
+    validator.validate(&module).unwrap_or_else(|e| panic!("{variant}: {}", e.emit_to_string(&source)));
+    let entry = module
+        .entry_points
+        .iter()
+        .find(|e| e.name == *name)
+        .unwrap_or_else(|| panic!("{variant}: no entry point named {name}"));
+
+    let file = format!("{variant}.wgsl");
+    fs::write(out.join(&file), &source).unwrap();
+    let format = format.map_or("None".into(), |f| format!("Some(WeightFormat::{})", f.to_uppercase()));
+    write!(
+        table,
+        "Variant {{ kernel: {name:?}, name: {variant:?}, format: {format}, subgroups: {}, f16: {}, workgroup: {:?}, group: {:?}, \
+         params: {:?}, source: include_str!(concat!(env!(\"OUT_DIR\"), \"/{file}\")),\n  members: &[{}],\n  bindings: &[{}] }},\n",
+        feature == Some("subgroups"),
+        feature == Some("f16"),
+        entry.workgroup_size,
+        kernel.group,
+        kernel.params,
+        members(&module, "params"),
+        bindings(&module, &variant),
+    )
+    .unwrap();
+}
+
+/// The members of the uniform struct that is bound as `global`.
+fn members(module: &naga::Module, global: &str) -> String {
+    let Some((_, var)) = module.global_variables.iter().find(|(_, v)| v.name.as_deref() == Some(global)) else {
+        return String::new();
+    };
+    let naga::TypeInner::Struct { members, .. } = &module.types[var.ty].inner else {
+        panic!("{global} is no struct");
+    };
+    let mut text = String::new();
+    for member in members {
+        let size = module.types[member.ty].inner.size(module.to_ctx());
+        write!(
+            text,
+            "Member {{ name: {:?}, offset: {}, size: {size} }}, ",
+            member.name.as_deref().unwrap_or(""),
+            member.offset
+        )
+        .unwrap();
+    }
+    text
+}
+
+/// The bindings of group 0, in order and without gaps.
+fn bindings(module: &naga::Module, variant: &str) -> String {
+    let mut found: Vec<(u32, String)> = module
+        .global_variables
+        .iter()
+        .filter_map(|(_, var)| {
+            let binding = var.binding.as_ref()?;
+            assert_eq!(binding.group, 0, "{variant}: only group 0 is used");
+            let kind = match var.space {
+                naga::AddressSpace::Uniform => "Uniform",
+                naga::AddressSpace::Storage { access } if access.contains(naga::StorageAccess::STORE) => "ReadWrite",
+                naga::AddressSpace::Storage { .. } => "ReadOnly",
+                other => panic!("{variant}: binding in {other:?}"),
+            };
+            let name = var.name.as_deref().unwrap_or("");
+            Some((binding.binding, format!("Binding {{ name: {name:?}, kind: BindingKind::{kind} }}, ")))
+        })
+        .collect();
+    found.sort();
+    for (want, (got, text)) in found.iter().enumerate() {
+        assert_eq!(*got as usize, want, "{variant}: binding numbers have a gap before {text}");
+    }
+    let storage = found.iter().filter(|(_, t)| !t.contains("Uniform")).count();
+    assert!(storage <= 10, "{variant}: {storage} storage buffers; browsers grant 10");
+    found.into_iter().map(|(_, text)| text).collect()
+}

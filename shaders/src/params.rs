@@ -1,0 +1,220 @@
+//! The structs that kernels take as uniforms. Their offsets are checked against naga's reflection by a test.
+
+use bytemuck::{Pod, Zeroable};
+
+/// A uniform struct that knows its members' names and offsets.
+pub trait Params: Pod {
+    /// Name of the struct, in Rust and in WGSL.
+    const NAME: &'static str;
+    /// `(name, offset in bytes)` of each member.
+    const MEMBERS: &'static [(&'static str, usize)];
+}
+
+macro_rules! params {
+    ($($(#[$doc:meta])* $name:ident { $($(#[$mdoc:meta])* $member:ident: $ty:ty,)* })*) => {$(
+        $(#[$doc])*
+        #[repr(C)]
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Pod, Zeroable)]
+        pub struct $name { $($(#[$mdoc])* pub $member: $ty,)* }
+
+        impl Params for $name {
+            const NAME: &'static str = stringify!($name);
+            const MEMBERS: &'static [(&'static str, usize)] =
+                &[$((stringify!($member), std::mem::offset_of!($name, $member)),)*];
+        }
+    )*};
+}
+
+params! {
+    /// What changes from one replay of a recording to the next; bound to every kernel.
+    Step {
+        /// Rows of the batch: one token of one context each.
+        rows: u32,
+        /// Rows that get logits.
+        out_rows: u32,
+        /// Parts that attention cuts the chunks of a context into.
+        splits: u32,
+        /// Chunks of a part.
+        chunks_per_split: u32,
+        /// Stride of per-chunk statistics: the most chunks any row sees.
+        batch_chunks: u32,
+        /// 1: collect each chunk's share of the probability.
+        density: u32,
+        /// Not used yet.
+        seed: u32,
+        /// Padding.
+        pad: u32,
+    }
+
+    /// Parameters of `embed`.
+    EmbedParams {
+        /// Embedding width in pieces of 32.
+        pieces: u32,
+        /// Rows of a row block.
+        row_block: u32,
+        /// First token of this part of the table.
+        first: u32,
+        /// Tokens of this part of the table.
+        count: u32,
+        /// Multiplies the embedding.
+        scale: f32,
+        /// Padding.
+        pad0: u32,
+        /// Padding.
+        pad1: u32,
+        /// Padding.
+        pad2: u32,
+    }
+
+    /// Parameters of `gather_rows`.
+    GatherParams {
+        /// Features of a row.
+        dim: u32,
+        /// Padding.
+        pad0: u32,
+        /// Padding.
+        pad1: u32,
+        /// Padding.
+        pad2: u32,
+    }
+
+    /// Parameters of `rms_norm`.
+    NormParams {
+        /// Features of a vector.
+        dim: u32,
+        /// Vectors a row.
+        heads: u32,
+        /// Features between two rows of x.
+        x_stride: u32,
+        /// Features between two rows of y.
+        y_stride: u32,
+        /// 1: add to y instead of replacing it.
+        accumulate: u32,
+        /// 1: the batch is `Step::out_rows`, else `Step::rows`.
+        out_rows: u32,
+        /// Added to the mean of squares.
+        eps: f32,
+        /// Added to every weight.
+        offset: f32,
+        /// 1: normalise y itself; x is not read.
+        in_place: u32,
+        /// Padding.
+        pad0: u32,
+        /// Padding.
+        pad1: u32,
+        /// Padding.
+        pad2: u32,
+    }
+
+    /// Parameters of `matmul`, `matvec` and `matvec_wide`.
+    MatmulParams {
+        /// Output features to compute: a prefix of the rows of W.
+        n: u32,
+        /// Panels to read: a prefix of the columns of W.
+        panels: u32,
+        /// Panels of a row block as stored.
+        panels_stored: u32,
+        /// Rows of a row block, a multiple of 32.
+        row_block: u32,
+        /// First input feature.
+        x_offset: u32,
+        /// Features between two rows of x.
+        x_stride: u32,
+        /// First output feature.
+        y_offset: u32,
+        /// Features between two rows of y.
+        y_stride: u32,
+        /// 1: add the bias.
+        bias: u32,
+        /// 1: add to y instead of replacing it.
+        accumulate: u32,
+        /// 1: the batch is `Step::out_rows`, else `Step::rows`.
+        out_rows: u32,
+        /// Padding.
+        pad: u32,
+    }
+
+    /// Parameters of `glu`.
+    GluParams {
+        /// Neurons kept: a prefix.
+        n: u32,
+        /// Neurons between two rows.
+        stride: u32,
+        /// 1: tanh approximation of GELU, else SiLU.
+        gelu: u32,
+        /// Padding.
+        pad: u32,
+    }
+
+    /// Parameters of `rope_kv`.
+    RopeParams {
+        /// Query heads kept.
+        heads: u32,
+        /// KV groups kept.
+        kept: u32,
+        /// KV groups that a chunk has room for.
+        groups: u32,
+        /// Dimensions of a head.
+        head_dim: u32,
+        /// Features between two rows of q.
+        q_stride: u32,
+        /// Features between two rows of k, and of v.
+        kv_stride: u32,
+        /// 1: pairs `(i, i + d/2)`, else `(2i, 2i + 1)`.
+        halves: u32,
+        /// First `(cos, sin)` of the layer's rotary embedding.
+        rope_offset: u32,
+    }
+
+    /// Parameters of `attn_split`, `attn_merge` and `attn_share`.
+    AttnParams {
+        /// Query heads kept.
+        heads: u32,
+        /// Query heads of a KV group.
+        heads_per_group: u32,
+        /// KV groups that a chunk has room for.
+        groups: u32,
+        /// Dimensions of a head.
+        head_dim: u32,
+        /// Features between two rows of q.
+        q_stride: u32,
+        /// Features between two rows of the output.
+        out_stride: u32,
+        /// Keys that a query sees, itself included; 0: all before it.
+        window: u32,
+        /// Multiplies `q·k`.
+        scale: f32,
+    }
+
+    /// Parameters of `sample` and `row_nll`.
+    SampleParams {
+        /// Tokens of the vocabulary.
+        vocab: u32,
+        /// Entries of a ring of recent tokens.
+        recent: u32,
+        /// Padding.
+        pad0: u32,
+        /// Padding.
+        pad1: u32,
+    }
+
+    /// How a context samples, as `sample` reads it from a storage buffer.
+    Sampler {
+        /// 0: the most likely token.
+        temperature: f32,
+        /// Nucleus mass; 1: off.
+        top_p: f32,
+        /// Least probability as a share of the greatest; 0: off.
+        min_p: f32,
+        /// Repetition penalty; 1: off.
+        penalty: f32,
+        /// Tokens to keep; 0: off.
+        top_k: u32,
+        /// Seed of the noise.
+        seed: u32,
+        /// Padding.
+        pad0: u32,
+        /// Padding.
+        pad1: u32,
+    }
+}

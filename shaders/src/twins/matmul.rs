@@ -1,0 +1,93 @@
+//! Twins of the kernels that read weights.
+
+use super::{Words, decode_block};
+use crate::{EmbedParams, MatmulParams, PanelLayout, Step, WeightFormat};
+
+/// Decodes row `r` of the row block that begins at byte `at`, panels `0..panels`.
+fn decode_row(w: Words<'_>, layout: &PanelLayout, at: usize, r: usize, panels: usize, out: &mut [f32]) {
+    let cols = layout.format.panel_cols();
+    let mut block = vec![0u8; layout.format.block_bytes()];
+    for panel in 0..panels {
+        let first = at + panel * layout.region_bytes();
+        layout.place(r, |from, (to, len)| {
+            // Runs are words, but for lone f16 scales.
+            for i in (0..len).step_by(2) {
+                let byte = first + from + i;
+                let half = (w.u(byte / 4) >> (8 * (byte % 4))) as u16;
+                block[to + i..to + i + 2].copy_from_slice(&half.to_le_bytes());
+            }
+        });
+        decode_block(layout.format, &block, &mut out[panel * cols..][..cols]);
+    }
+}
+
+/// y = x Wᵀ (+ bias) (+ y). `x`: (rows, x_stride), `w`: packed, `bias`: (features), `y`: (rows, y_stride).
+pub fn matmul(
+    format: WeightFormat,
+    step: &Step,
+    p: &MatmulParams,
+    x: Words<'_>,
+    w: Words<'_>,
+    bias: Words<'_>,
+    y: Words<'_>,
+) {
+    let cols = format.panel_cols();
+    let layout = PanelLayout {
+        format,
+        rows: p.n as usize,
+        cols: p.panels_stored as usize * cols,
+        row_block: p.row_block as usize,
+    };
+    let k = p.panels as usize * cols;
+    let rows = if p.out_rows == 1 { step.out_rows } else { step.rows } as usize;
+    let mut weights = vec![0f32; k];
+    let xs: Vec<Vec<f32>> = (0..rows)
+        .map(|row| (0..k).map(|i| x.f(row * p.x_stride as usize + p.x_offset as usize + i)).collect())
+        .collect();
+    for n in 0..p.n as usize {
+        let at = n / layout.row_block * layout.row_block_bytes();
+        decode_row(w, &layout, at, n % layout.row_block, p.panels as usize, &mut weights);
+        for (row, x) in xs.iter().enumerate() {
+            let feature = p.y_offset as usize + n;
+            let i = row * p.y_stride as usize + feature;
+            let mut v = dot(&weights, x);
+            if p.bias == 1 {
+                v += bias.f(feature);
+            }
+            if p.accumulate == 1 {
+                v += y.f(i);
+            }
+            y.set_f(i, v);
+        }
+    }
+}
+
+/// Dot product with eight partial sums, which compilers turn into vector code.
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut acc = [0f32; 8];
+    for (a, b) in a.chunks_exact(8).zip(b.chunks_exact(8)) {
+        for i in 0..8 {
+            acc[i] += a[i] * b[i];
+        }
+    }
+    acc.iter().sum()
+}
+
+/// Rows of the embedding table for the batch's tokens that lie in this part of it. `y`: (rows, dim).
+pub fn embed(format: WeightFormat, step: &Step, p: &EmbedParams, tokens: Words<'_>, w: Words<'_>, y: Words<'_>) {
+    let dim = p.pieces as usize * 32;
+    let layout = PanelLayout { format, rows: p.count as usize, cols: dim, row_block: p.row_block as usize };
+    let mut out = vec![0f32; dim];
+    for row in 0..step.rows as usize {
+        let token = tokens.u(row);
+        if token < p.first || token - p.first >= p.count {
+            continue;
+        }
+        let t = (token - p.first) as usize;
+        let at = t / layout.row_block * layout.row_block_bytes();
+        decode_row(w, &layout, at, t % layout.row_block, layout.panels(), &mut out);
+        for (i, v) in out.iter().enumerate() {
+            y.set_f(row * dim + i, v * p.scale);
+        }
+    }
+}

@@ -1,0 +1,21 @@
+// What the attention kernels share: parameters, and where a token's keys and values lie.
+//
+// Split attention (FlashDecoding's scheme): a context's chunks are cut into `step.splits` parts, each part keeps the
+// running maximum, the sum of exponentials and the weighted values; a merge joins them. Because every chunk's own
+// maximum and sum pass by, its share of the probability costs no further pass over the keys.
+#import shared/step
+
+struct AttnParams {
+    heads: u32,             // query heads kept: a prefix of the groups
+    heads_per_group: u32,
+    groups: u32,            // groups a chunk has room for
+    head_dim: u32,
+    q_stride: u32,          // features between two rows of q
+    out_stride: u32,
+    window: u32,            // keys seen by a query, itself included; 0: all
+    scale: f32,
+}
+@group(0) @binding(1) var<uniform> params: AttnParams;
+
+const CHUNK = 16u;          // tokens of a chunk
+const NONE = -1e30;         // below every score

@@ -1,0 +1,12 @@
+// What changes from one replay of a recording to the next.
+struct Step {
+    rows: u32,              // rows of the batch: one token of one context each
+    out_rows: u32,          // rows that get logits
+    splits: u32,            // parts that attention cuts the chunks of a context into
+    chunks_per_split: u32,
+    batch_chunks: u32,      // stride of per-chunk statistics: the most chunks any row sees
+    density: u32,           // 1: collect each chunk's share of the probability
+    seed: u32,
+    pad: u32,
+}
+@group(0) @binding(0) var<uniform> step: Step;
