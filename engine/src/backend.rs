@@ -1,6 +1,6 @@
 //! What executes recordings: a GPU, or the CPU twins.
 
-use concertina_shaders::Step;
+use concertina_shaders::{Step, Variant};
 
 use crate::Result;
 use crate::cpu::Cpu;
@@ -60,11 +60,11 @@ impl Backend {
         }
     }
 
-    /// Whether it runs variants with subgroup operations.
-    pub fn has_subgroups(&self) -> bool {
+    /// Whether it has what a variant needs.
+    pub fn runs(&self, variant: &Variant) -> bool {
         match self {
-            Backend::Gpu(gpu) => gpu.info().subgroups,
-            Backend::Cpu(_) => false,
+            Backend::Gpu(gpu) => gpu.info().runs(variant),
+            Backend::Cpu(_) => true,
         }
     }
 

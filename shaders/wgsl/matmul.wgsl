@@ -17,18 +17,18 @@ fn matmul(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(workgroup_id) 
     var ohi = (hi * params.x_stride + params.x_offset) / 4u;
     var alo = vec4<f32>(0.0);
     var ahi = vec4<f32>(0.0);
-    for (var p = 0u; p < params.panels; p++) {
+    for (var piece = 0u; piece < params.panels * SUBS; piece++) {
+        let p = piece / SUBS;
+        let sub = piece % SUBS;
         let base = region(first + p, params.row_block);
-        for (var sub = 0u; sub < SUBS; sub++) {
-            let s = fetch(base, params.row_block, r, sub);
-            for (var i = 0u; i < 8u; i++) {
-                let q = quad(s, i);
-                alo += vec4<f32>(dot(q, x[olo.x + i]), dot(q, x[olo.y + i]), dot(q, x[olo.z + i]), dot(q, x[olo.w + i]));
-                ahi += vec4<f32>(dot(q, x[ohi.x + i]), dot(q, x[ohi.y + i]), dot(q, x[ohi.z + i]), dot(q, x[ohi.w + i]));
-            }
-            olo += vec4<u32>(8u);
-            ohi += vec4<u32>(8u);
+        let s = fetch(base, params.row_block, r, sub);
+        for (var i = 0u; i < 8u; i++) {
+            let q = quad(s, i);
+            alo += vec4<f32>(dot(q, x[olo.x + i]), dot(q, x[olo.y + i]), dot(q, x[olo.z + i]), dot(q, x[olo.w + i]));
+            ahi += vec4<f32>(dot(q, x[ohi.x + i]), dot(q, x[ohi.y + i]), dot(q, x[ohi.z + i]), dot(q, x[ohi.w + i]));
         }
+        olo += vec4<u32>(8u);
+        ohi += vec4<u32>(8u);
     }
     finish(row, rows, n, alo, ahi);
 }

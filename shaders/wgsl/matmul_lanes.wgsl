@@ -45,134 +45,134 @@ fn matmul_lanes(
     var a5 = vec4<f32>(0.0);
     var a6 = vec4<f32>(0.0);
     var a7 = vec4<f32>(0.0);
-    for (var p = 0u; p < params.panels; p++) {
-        for (var sub = 0u; sub < SUBS; sub++) {
-            let s0 = fetch(region(first.x + p, rb), rb, r.x, sub);
-            let s1 = fetch(region(first.y + p, rb), rb, r.y, sub);
-            let s2 = fetch(region(first.z + p, rb), rb, r.z, sub);
-            let s3 = fetch(region(first.w + p, rb), rb, r.w, sub);
-            let x0 = x[olo.x];
-            let x1 = x[olo.y];
-            let x2 = x[olo.z];
-            let x3 = x[olo.w];
-            let x4 = x[ohi.x];
-            let x5 = x[ohi.y];
-            let x6 = x[ohi.z];
-            let x7 = x[ohi.w];
-            olo += vec4<u32>(8u);
-            ohi += vec4<u32>(8u);
-            {
-                let q0 = quad(s0, 0u);
-                let q1 = quad(s1, 0u);
-                let q2 = quad(s2, 0u);
-                let q3 = quad(s3, 0u);
-                a0 = add(a0, q0, q1, q2, q3, subgroupBroadcast(x0, 0u));
-                a1 = add(a1, q0, q1, q2, q3, subgroupBroadcast(x1, 0u));
-                a2 = add(a2, q0, q1, q2, q3, subgroupBroadcast(x2, 0u));
-                a3 = add(a3, q0, q1, q2, q3, subgroupBroadcast(x3, 0u));
-                a4 = add(a4, q0, q1, q2, q3, subgroupBroadcast(x4, 0u));
-                a5 = add(a5, q0, q1, q2, q3, subgroupBroadcast(x5, 0u));
-                a6 = add(a6, q0, q1, q2, q3, subgroupBroadcast(x6, 0u));
-                a7 = add(a7, q0, q1, q2, q3, subgroupBroadcast(x7, 0u));
-            }
-            {
-                let q0 = quad(s0, 1u);
-                let q1 = quad(s1, 1u);
-                let q2 = quad(s2, 1u);
-                let q3 = quad(s3, 1u);
-                a0 = add(a0, q0, q1, q2, q3, subgroupBroadcast(x0, 1u));
-                a1 = add(a1, q0, q1, q2, q3, subgroupBroadcast(x1, 1u));
-                a2 = add(a2, q0, q1, q2, q3, subgroupBroadcast(x2, 1u));
-                a3 = add(a3, q0, q1, q2, q3, subgroupBroadcast(x3, 1u));
-                a4 = add(a4, q0, q1, q2, q3, subgroupBroadcast(x4, 1u));
-                a5 = add(a5, q0, q1, q2, q3, subgroupBroadcast(x5, 1u));
-                a6 = add(a6, q0, q1, q2, q3, subgroupBroadcast(x6, 1u));
-                a7 = add(a7, q0, q1, q2, q3, subgroupBroadcast(x7, 1u));
-            }
-            {
-                let q0 = quad(s0, 2u);
-                let q1 = quad(s1, 2u);
-                let q2 = quad(s2, 2u);
-                let q3 = quad(s3, 2u);
-                a0 = add(a0, q0, q1, q2, q3, subgroupBroadcast(x0, 2u));
-                a1 = add(a1, q0, q1, q2, q3, subgroupBroadcast(x1, 2u));
-                a2 = add(a2, q0, q1, q2, q3, subgroupBroadcast(x2, 2u));
-                a3 = add(a3, q0, q1, q2, q3, subgroupBroadcast(x3, 2u));
-                a4 = add(a4, q0, q1, q2, q3, subgroupBroadcast(x4, 2u));
-                a5 = add(a5, q0, q1, q2, q3, subgroupBroadcast(x5, 2u));
-                a6 = add(a6, q0, q1, q2, q3, subgroupBroadcast(x6, 2u));
-                a7 = add(a7, q0, q1, q2, q3, subgroupBroadcast(x7, 2u));
-            }
-            {
-                let q0 = quad(s0, 3u);
-                let q1 = quad(s1, 3u);
-                let q2 = quad(s2, 3u);
-                let q3 = quad(s3, 3u);
-                a0 = add(a0, q0, q1, q2, q3, subgroupBroadcast(x0, 3u));
-                a1 = add(a1, q0, q1, q2, q3, subgroupBroadcast(x1, 3u));
-                a2 = add(a2, q0, q1, q2, q3, subgroupBroadcast(x2, 3u));
-                a3 = add(a3, q0, q1, q2, q3, subgroupBroadcast(x3, 3u));
-                a4 = add(a4, q0, q1, q2, q3, subgroupBroadcast(x4, 3u));
-                a5 = add(a5, q0, q1, q2, q3, subgroupBroadcast(x5, 3u));
-                a6 = add(a6, q0, q1, q2, q3, subgroupBroadcast(x6, 3u));
-                a7 = add(a7, q0, q1, q2, q3, subgroupBroadcast(x7, 3u));
-            }
-            {
-                let q0 = quad(s0, 4u);
-                let q1 = quad(s1, 4u);
-                let q2 = quad(s2, 4u);
-                let q3 = quad(s3, 4u);
-                a0 = add(a0, q0, q1, q2, q3, subgroupBroadcast(x0, 4u));
-                a1 = add(a1, q0, q1, q2, q3, subgroupBroadcast(x1, 4u));
-                a2 = add(a2, q0, q1, q2, q3, subgroupBroadcast(x2, 4u));
-                a3 = add(a3, q0, q1, q2, q3, subgroupBroadcast(x3, 4u));
-                a4 = add(a4, q0, q1, q2, q3, subgroupBroadcast(x4, 4u));
-                a5 = add(a5, q0, q1, q2, q3, subgroupBroadcast(x5, 4u));
-                a6 = add(a6, q0, q1, q2, q3, subgroupBroadcast(x6, 4u));
-                a7 = add(a7, q0, q1, q2, q3, subgroupBroadcast(x7, 4u));
-            }
-            {
-                let q0 = quad(s0, 5u);
-                let q1 = quad(s1, 5u);
-                let q2 = quad(s2, 5u);
-                let q3 = quad(s3, 5u);
-                a0 = add(a0, q0, q1, q2, q3, subgroupBroadcast(x0, 5u));
-                a1 = add(a1, q0, q1, q2, q3, subgroupBroadcast(x1, 5u));
-                a2 = add(a2, q0, q1, q2, q3, subgroupBroadcast(x2, 5u));
-                a3 = add(a3, q0, q1, q2, q3, subgroupBroadcast(x3, 5u));
-                a4 = add(a4, q0, q1, q2, q3, subgroupBroadcast(x4, 5u));
-                a5 = add(a5, q0, q1, q2, q3, subgroupBroadcast(x5, 5u));
-                a6 = add(a6, q0, q1, q2, q3, subgroupBroadcast(x6, 5u));
-                a7 = add(a7, q0, q1, q2, q3, subgroupBroadcast(x7, 5u));
-            }
-            {
-                let q0 = quad(s0, 6u);
-                let q1 = quad(s1, 6u);
-                let q2 = quad(s2, 6u);
-                let q3 = quad(s3, 6u);
-                a0 = add(a0, q0, q1, q2, q3, subgroupBroadcast(x0, 6u));
-                a1 = add(a1, q0, q1, q2, q3, subgroupBroadcast(x1, 6u));
-                a2 = add(a2, q0, q1, q2, q3, subgroupBroadcast(x2, 6u));
-                a3 = add(a3, q0, q1, q2, q3, subgroupBroadcast(x3, 6u));
-                a4 = add(a4, q0, q1, q2, q3, subgroupBroadcast(x4, 6u));
-                a5 = add(a5, q0, q1, q2, q3, subgroupBroadcast(x5, 6u));
-                a6 = add(a6, q0, q1, q2, q3, subgroupBroadcast(x6, 6u));
-                a7 = add(a7, q0, q1, q2, q3, subgroupBroadcast(x7, 6u));
-            }
-            {
-                let q0 = quad(s0, 7u);
-                let q1 = quad(s1, 7u);
-                let q2 = quad(s2, 7u);
-                let q3 = quad(s3, 7u);
-                a0 = add(a0, q0, q1, q2, q3, subgroupBroadcast(x0, 7u));
-                a1 = add(a1, q0, q1, q2, q3, subgroupBroadcast(x1, 7u));
-                a2 = add(a2, q0, q1, q2, q3, subgroupBroadcast(x2, 7u));
-                a3 = add(a3, q0, q1, q2, q3, subgroupBroadcast(x3, 7u));
-                a4 = add(a4, q0, q1, q2, q3, subgroupBroadcast(x4, 7u));
-                a5 = add(a5, q0, q1, q2, q3, subgroupBroadcast(x5, 7u));
-                a6 = add(a6, q0, q1, q2, q3, subgroupBroadcast(x6, 7u));
-                a7 = add(a7, q0, q1, q2, q3, subgroupBroadcast(x7, 7u));
-            }
+    for (var piece = 0u; piece < params.panels * SUBS; piece++) {
+        let p = piece / SUBS;
+        let sub = piece % SUBS;
+        let s0 = fetch(region(first.x + p, rb), rb, r.x, sub);
+        let s1 = fetch(region(first.y + p, rb), rb, r.y, sub);
+        let s2 = fetch(region(first.z + p, rb), rb, r.z, sub);
+        let s3 = fetch(region(first.w + p, rb), rb, r.w, sub);
+        let x0 = x[olo.x];
+        let x1 = x[olo.y];
+        let x2 = x[olo.z];
+        let x3 = x[olo.w];
+        let x4 = x[ohi.x];
+        let x5 = x[ohi.y];
+        let x6 = x[ohi.z];
+        let x7 = x[ohi.w];
+        olo += vec4<u32>(8u);
+        ohi += vec4<u32>(8u);
+        {
+            let q0 = quad(s0, 0u);
+            let q1 = quad(s1, 0u);
+            let q2 = quad(s2, 0u);
+            let q3 = quad(s3, 0u);
+            a0 = add(a0, q0, q1, q2, q3, subgroupBroadcast(x0, 0u));
+            a1 = add(a1, q0, q1, q2, q3, subgroupBroadcast(x1, 0u));
+            a2 = add(a2, q0, q1, q2, q3, subgroupBroadcast(x2, 0u));
+            a3 = add(a3, q0, q1, q2, q3, subgroupBroadcast(x3, 0u));
+            a4 = add(a4, q0, q1, q2, q3, subgroupBroadcast(x4, 0u));
+            a5 = add(a5, q0, q1, q2, q3, subgroupBroadcast(x5, 0u));
+            a6 = add(a6, q0, q1, q2, q3, subgroupBroadcast(x6, 0u));
+            a7 = add(a7, q0, q1, q2, q3, subgroupBroadcast(x7, 0u));
+        }
+        {
+            let q0 = quad(s0, 1u);
+            let q1 = quad(s1, 1u);
+            let q2 = quad(s2, 1u);
+            let q3 = quad(s3, 1u);
+            a0 = add(a0, q0, q1, q2, q3, subgroupBroadcast(x0, 1u));
+            a1 = add(a1, q0, q1, q2, q3, subgroupBroadcast(x1, 1u));
+            a2 = add(a2, q0, q1, q2, q3, subgroupBroadcast(x2, 1u));
+            a3 = add(a3, q0, q1, q2, q3, subgroupBroadcast(x3, 1u));
+            a4 = add(a4, q0, q1, q2, q3, subgroupBroadcast(x4, 1u));
+            a5 = add(a5, q0, q1, q2, q3, subgroupBroadcast(x5, 1u));
+            a6 = add(a6, q0, q1, q2, q3, subgroupBroadcast(x6, 1u));
+            a7 = add(a7, q0, q1, q2, q3, subgroupBroadcast(x7, 1u));
+        }
+        {
+            let q0 = quad(s0, 2u);
+            let q1 = quad(s1, 2u);
+            let q2 = quad(s2, 2u);
+            let q3 = quad(s3, 2u);
+            a0 = add(a0, q0, q1, q2, q3, subgroupBroadcast(x0, 2u));
+            a1 = add(a1, q0, q1, q2, q3, subgroupBroadcast(x1, 2u));
+            a2 = add(a2, q0, q1, q2, q3, subgroupBroadcast(x2, 2u));
+            a3 = add(a3, q0, q1, q2, q3, subgroupBroadcast(x3, 2u));
+            a4 = add(a4, q0, q1, q2, q3, subgroupBroadcast(x4, 2u));
+            a5 = add(a5, q0, q1, q2, q3, subgroupBroadcast(x5, 2u));
+            a6 = add(a6, q0, q1, q2, q3, subgroupBroadcast(x6, 2u));
+            a7 = add(a7, q0, q1, q2, q3, subgroupBroadcast(x7, 2u));
+        }
+        {
+            let q0 = quad(s0, 3u);
+            let q1 = quad(s1, 3u);
+            let q2 = quad(s2, 3u);
+            let q3 = quad(s3, 3u);
+            a0 = add(a0, q0, q1, q2, q3, subgroupBroadcast(x0, 3u));
+            a1 = add(a1, q0, q1, q2, q3, subgroupBroadcast(x1, 3u));
+            a2 = add(a2, q0, q1, q2, q3, subgroupBroadcast(x2, 3u));
+            a3 = add(a3, q0, q1, q2, q3, subgroupBroadcast(x3, 3u));
+            a4 = add(a4, q0, q1, q2, q3, subgroupBroadcast(x4, 3u));
+            a5 = add(a5, q0, q1, q2, q3, subgroupBroadcast(x5, 3u));
+            a6 = add(a6, q0, q1, q2, q3, subgroupBroadcast(x6, 3u));
+            a7 = add(a7, q0, q1, q2, q3, subgroupBroadcast(x7, 3u));
+        }
+        {
+            let q0 = quad(s0, 4u);
+            let q1 = quad(s1, 4u);
+            let q2 = quad(s2, 4u);
+            let q3 = quad(s3, 4u);
+            a0 = add(a0, q0, q1, q2, q3, subgroupBroadcast(x0, 4u));
+            a1 = add(a1, q0, q1, q2, q3, subgroupBroadcast(x1, 4u));
+            a2 = add(a2, q0, q1, q2, q3, subgroupBroadcast(x2, 4u));
+            a3 = add(a3, q0, q1, q2, q3, subgroupBroadcast(x3, 4u));
+            a4 = add(a4, q0, q1, q2, q3, subgroupBroadcast(x4, 4u));
+            a5 = add(a5, q0, q1, q2, q3, subgroupBroadcast(x5, 4u));
+            a6 = add(a6, q0, q1, q2, q3, subgroupBroadcast(x6, 4u));
+            a7 = add(a7, q0, q1, q2, q3, subgroupBroadcast(x7, 4u));
+        }
+        {
+            let q0 = quad(s0, 5u);
+            let q1 = quad(s1, 5u);
+            let q2 = quad(s2, 5u);
+            let q3 = quad(s3, 5u);
+            a0 = add(a0, q0, q1, q2, q3, subgroupBroadcast(x0, 5u));
+            a1 = add(a1, q0, q1, q2, q3, subgroupBroadcast(x1, 5u));
+            a2 = add(a2, q0, q1, q2, q3, subgroupBroadcast(x2, 5u));
+            a3 = add(a3, q0, q1, q2, q3, subgroupBroadcast(x3, 5u));
+            a4 = add(a4, q0, q1, q2, q3, subgroupBroadcast(x4, 5u));
+            a5 = add(a5, q0, q1, q2, q3, subgroupBroadcast(x5, 5u));
+            a6 = add(a6, q0, q1, q2, q3, subgroupBroadcast(x6, 5u));
+            a7 = add(a7, q0, q1, q2, q3, subgroupBroadcast(x7, 5u));
+        }
+        {
+            let q0 = quad(s0, 6u);
+            let q1 = quad(s1, 6u);
+            let q2 = quad(s2, 6u);
+            let q3 = quad(s3, 6u);
+            a0 = add(a0, q0, q1, q2, q3, subgroupBroadcast(x0, 6u));
+            a1 = add(a1, q0, q1, q2, q3, subgroupBroadcast(x1, 6u));
+            a2 = add(a2, q0, q1, q2, q3, subgroupBroadcast(x2, 6u));
+            a3 = add(a3, q0, q1, q2, q3, subgroupBroadcast(x3, 6u));
+            a4 = add(a4, q0, q1, q2, q3, subgroupBroadcast(x4, 6u));
+            a5 = add(a5, q0, q1, q2, q3, subgroupBroadcast(x5, 6u));
+            a6 = add(a6, q0, q1, q2, q3, subgroupBroadcast(x6, 6u));
+            a7 = add(a7, q0, q1, q2, q3, subgroupBroadcast(x7, 6u));
+        }
+        {
+            let q0 = quad(s0, 7u);
+            let q1 = quad(s1, 7u);
+            let q2 = quad(s2, 7u);
+            let q3 = quad(s3, 7u);
+            a0 = add(a0, q0, q1, q2, q3, subgroupBroadcast(x0, 7u));
+            a1 = add(a1, q0, q1, q2, q3, subgroupBroadcast(x1, 7u));
+            a2 = add(a2, q0, q1, q2, q3, subgroupBroadcast(x2, 7u));
+            a3 = add(a3, q0, q1, q2, q3, subgroupBroadcast(x3, 7u));
+            a4 = add(a4, q0, q1, q2, q3, subgroupBroadcast(x4, 7u));
+            a5 = add(a5, q0, q1, q2, q3, subgroupBroadcast(x5, 7u));
+            a6 = add(a6, q0, q1, q2, q3, subgroupBroadcast(x6, 7u));
+            a7 = add(a7, q0, q1, q2, q3, subgroupBroadcast(x7, 7u));
         }
     }
     finish(row, rows, n, vec4<f32>(a0.x, a1.x, a2.x, a3.x), vec4<f32>(a4.x, a5.x, a6.x, a7.x));

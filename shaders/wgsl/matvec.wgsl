@@ -11,12 +11,12 @@ fn matvec(@builtin(global_invocation_id) gid: vec3<u32>) {
     let r = n % params.row_block;
     var o = (row * params.x_stride + params.x_offset) / 4u;
     var acc = 0.0;
-    for (var p = 0u; p < params.panels; p++) {
+    for (var piece = 0u; piece < params.panels * SUBS; piece++) {
+        let p = piece / SUBS;
+        let sub = piece % SUBS;
         let base = region(first + p, params.row_block);
-        for (var sub = 0u; sub < SUBS; sub++) {
-            acc += dot32(fetch(base, params.row_block, r, sub), o);
-            o += 8u;
-        }
+        acc += dot32(fetch(base, params.row_block, r, sub), o);
+        o += 8u;
     }
     store(row, n, acc);
 }

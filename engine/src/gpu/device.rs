@@ -145,7 +145,7 @@ impl Gpu {
         if let Some(pipeline) = self.pipelines.get(variant.name) {
             return Ok(pipeline.clone());
         }
-        if (variant.subgroups && !self.info.subgroups) || (variant.f16 && !self.info.f16) {
+        if !self.info.runs(variant) {
             return Err(Error::Unsupported(format!("{} on {}", variant.name, self.info)));
         }
         // Browsers want the extension named, naga does not know the name.
