@@ -44,7 +44,8 @@ fn main() {
             Some("all") => FORMATS.iter().map(|f| Some(*f)).collect(),
             Some(other) => panic!("variants.toml: kernel {name}: formats = {other:?}; only \"all\" is known"),
         };
-        let features = std::iter::once(kernel.requires.as_deref()).chain(kernel.features.iter().map(|f| Some(f.as_str())));
+        let features =
+            std::iter::once(kernel.requires.as_deref()).chain(kernel.features.iter().map(|f| Some(f.as_str())));
         for feature in features {
             for format in &formats {
                 emit(&root, &out, name, kernel, *format, feature, &mut table);

@@ -2,10 +2,10 @@
 
 use concertina_shaders::{Step, Variant};
 
-use crate::Result;
 use crate::cpu::Cpu;
 use crate::gpu::{Gpu, Prepared as GpuPrepared};
 use crate::record::{BufId, Recording, Slice};
+use crate::{Error, Result, Timing};
 
 /// Where buffers live and recordings run.
 #[allow(clippy::large_enum_variant)] // there is one of it
@@ -22,6 +22,15 @@ pub enum Prepared {
     Gpu(GpuPrepared),
     /// The recording itself.
     Cpu(Recording),
+}
+
+impl Prepared {
+    fn gpu(&self) -> Option<&GpuPrepared> {
+        match self {
+            Prepared::Gpu(prepared) => Some(prepared),
+            Prepared::Cpu(_) => None,
+        }
+    }
 }
 
 /// Limits that decide how buffers are cut.
@@ -127,13 +136,8 @@ impl Backend {
     pub async fn run(&mut self, step: &Step, recordings: &[&Prepared], out: Option<Slice>) -> Result<Vec<u8>> {
         match self {
             Backend::Gpu(gpu) => {
-                let prepared: Vec<&GpuPrepared> = recordings
-                    .iter()
-                    .map(|p| match p {
-                        Prepared::Gpu(p) => p,
-                        Prepared::Cpu(_) => panic!("prepared for the CPU twins"),
-                    })
-                    .collect();
+                let prepared: Vec<&GpuPrepared> = recordings.iter().filter_map(|p| p.gpu()).collect();
+                assert_eq!(prepared.len(), recordings.len(), "prepared for the CPU twins");
                 gpu.run(step, &prepared, out).await
             }
             Backend::Cpu(cpu) => {
@@ -145,6 +149,20 @@ impl Backend {
                 }
                 Ok(out.map(|slice| cpu.read(slice)).unwrap_or_default())
             }
+        }
+    }
+
+    /// GPU time of every dispatch.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] where there are no timestamps.
+    pub async fn profile(&mut self, step: &Step, recordings: &[&Prepared]) -> Result<Vec<Timing>> {
+        match self {
+            Backend::Gpu(gpu) => {
+                let prepared: Vec<&GpuPrepared> = recordings.iter().filter_map(|p| p.gpu()).collect();
+                gpu.profile(step, &prepared).await
+            }
+            Backend::Cpu(_) => Err(Error::Unsupported("timestamps on the CPU twins".into())),
         }
     }
 

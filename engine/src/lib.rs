@@ -29,4 +29,4 @@ pub use backend::{Backend, BufferLimits, Prepared};
 pub use concertina_formats as formats;
 pub use cpu::Cpu;
 pub use error::{Error, Result};
-pub use gpu::{AdapterInfo, Gpu, list_adapters};
+pub use gpu::{AdapterInfo, Gpu, Timing, list_adapters};

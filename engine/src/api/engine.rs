@@ -62,10 +62,8 @@ impl Engine {
         };
         let forward = Forward::load(&mut backend, &self.model, capacity, progress).await?;
         let capacity = forward.capacity();
-        let kv = KvState {
-            slots: SlotPool::new(capacity.slots as u32),
-            regions: SlotPool::new(capacity.contexts as u32),
-        };
+        let kv =
+            KvState { slots: SlotPool::new(capacity.slots as u32), regions: SlotPool::new(capacity.contexts as u32) };
         self.generation += 1;
         self.device = Some(Device { backend, forward, kv: Arc::new(Mutex::new(kv)) });
         Ok(())
@@ -313,10 +311,8 @@ impl Device {
             self.forward.set_table(&mut self.backend, base + first, &entries)?;
         }
         let from = context.table.tokens() as u32;
-        let rows: Vec<BatchRow> = (from..)
-            .zip(tokens)
-            .map(|(position, token)| BatchRow { token: *token, position, table: base })
-            .collect();
+        let rows: Vec<BatchRow> =
+            (from..).zip(tokens).map(|(position, token)| BatchRow { token: *token, position, table: base }).collect();
         let out = self.forward.run(&mut self.backend, level, &rows, outs, tail, density).await?;
         context.table.wrote(tokens.len());
         Ok(out)

@@ -1,8 +1,8 @@
 //! Logits and likelihoods of given tokens.
 
 use super::{Context, Engine};
-use crate::forward::{OutRow, Tail};
-use crate::{Error, Result};
+use crate::forward::{BatchRow, OutRow, Tail};
+use crate::{Error, Result, Timing};
 
 impl Engine {
     /// Logits after each of `positions`, on a fresh context that holds `tokens`; one row of `vocab` a position.
@@ -10,7 +10,13 @@ impl Engine {
     ///
     /// # Errors
     /// If a token or position does not exist, the tokens do not fit a context, or the device fails.
-    pub async fn logits(&mut self, tokens: &[u32], positions: &[usize], level: u32, piece: usize) -> Result<Vec<Vec<f32>>> {
+    pub async fn logits(
+        &mut self,
+        tokens: &[u32],
+        positions: &[usize],
+        level: u32,
+        piece: usize,
+    ) -> Result<Vec<Vec<f32>>> {
         if let Some(p) = positions.iter().find(|p| **p >= tokens.len()) {
             return Err(Error::Invalid(format!("position {p} is past the last of {} tokens", tokens.len())));
         }
@@ -59,6 +65,22 @@ impl Engine {
             })
             .await?;
         Ok(found.into_iter().flat_map(|(_, bytes)| bytemuck::pod_collect_to_vec::<u8, f32>(&bytes)).collect())
+    }
+
+    /// GPU time of each dispatch for the last `rows` tokens of `tokens`, after the others were prefilled: all layers, the
+    /// head and the sampling of one token.
+    ///
+    /// # Errors
+    /// As [`Engine::logits`], and where the adapter has no timestamps.
+    pub async fn profile(&mut self, tokens: &[u32], rows: usize, level: u32) -> Result<Vec<Timing>> {
+        let rows = rows.clamp(1, tokens.len().max(1));
+        self.pieces(tokens, level, rows, Tail::None, |_, _| Vec::new()).await?;
+        let device = self.device().await?;
+        let from = tokens.len() - rows;
+        // The context of `pieces` is gone, its pages and its table are still as it left them: region 0.
+        let batch: Vec<BatchRow> =
+            (from..tokens.len()).map(|p| BatchRow { token: Some(tokens[p]), position: p as u32, table: 0 }).collect();
+        device.forward.profile(&mut device.backend, level, &batch).await
     }
 
     /// Run `tokens` on a fresh context piece by piece. `wanted(from, n)` names the positions of a piece that want a tail,

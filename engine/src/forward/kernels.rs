@@ -33,7 +33,10 @@ impl Kernels {
     pub fn matrix(&self, format: WeightFormat, wide: bool) -> &'static Variant {
         let kernels = if wide { self.wide } else { self.narrow };
         let names = kernels.iter().map(|kernel| format!("{kernel}.{}", format.name()));
-        names.into_iter().find_map(|name| self.runnable(&name)).unwrap_or_else(|| panic!("no kernel of {kernels:?} runs"))
+        names
+            .into_iter()
+            .find_map(|name| self.runnable(&name))
+            .unwrap_or_else(|| panic!("no kernel of {kernels:?} runs"))
     }
 
     /// The variant with subgroups where there is one and the device runs it, else the plain one.
