@@ -22,7 +22,6 @@ struct Kernel {
     formats: Option<String>,
     #[serde(default)]
     features: Vec<String>,
-    requires: Option<String>,
     #[serde(default)]
     subgroup: u32,
     group: [u32; 2],
@@ -44,8 +43,7 @@ fn main() {
             Some("all") => FORMATS.iter().map(|f| Some(*f)).collect(),
             Some(other) => panic!("variants.toml: kernel {name}: formats = {other:?}; only \"all\" is known"),
         };
-        let features =
-            std::iter::once(kernel.requires.as_deref()).chain(kernel.features.iter().map(|f| Some(f.as_str())));
+        let features = std::iter::once(None).chain(kernel.features.iter().map(|f| Some(f.as_str())));
         for feature in features {
             for format in &formats {
                 emit(&root, &out, name, kernel, *format, feature, &mut table);
@@ -65,9 +63,7 @@ fn emit(
     feature: Option<&str>,
     table: &mut String,
 ) {
-    // A feature that the kernel cannot do without is no part of its name.
-    let optional = feature.filter(|f| kernel.requires.as_deref() != Some(f));
-    let variant = [Some(name), format, optional].into_iter().flatten().collect::<Vec<_>>().join(".");
+    let variant = [Some(name), format, feature].into_iter().flatten().collect::<Vec<_>>().join(".");
     let mut defines = BTreeSet::new();
     defines.extend(format.map(|f| format!("W_{}", f.to_uppercase())));
     defines.extend(feature.map(str::to_uppercase));
@@ -99,7 +95,7 @@ fn emit(
          params: {:?}, source: include_str!(concat!(env!(\"OUT_DIR\"), \"/{file}\")),\n  members: &[{}],\n  bindings: &[{}] }},\n",
         feature == Some("subgroups"),
         feature == Some("f16"),
-        kernel.subgroup,
+        if feature == Some("subgroups") { kernel.subgroup } else { 0 },
         entry.workgroup_size,
         kernel.group,
         kernel.params,

@@ -7,10 +7,8 @@ use crate::Backend;
 /// The choice of variants for a device.
 #[derive(Debug, Clone)]
 pub struct Kernels {
-    /// Kernels for a matrix times a row or two, best first.
-    narrow: &'static [&'static str],
-    /// Kernels for a matrix times a batch, best first.
-    wide: &'static [&'static str],
+    /// The kernel for a matrix times a row or two.
+    narrow: &'static str,
     /// What the device runs.
     runs: Vec<&'static Variant>,
     /// Threads that fill the device; attention is split until it has them.
@@ -22,8 +20,7 @@ impl Kernels {
     pub fn for_backend(backend: &Backend) -> Self {
         let software = backend.is_software();
         Self {
-            narrow: if software { &["matvec_lanes", "matvec"] } else { &["matvec_wide"] },
-            wide: &["matmul_lanes", "matmul"],
+            narrow: if software { "matvec" } else { "matvec_wide" },
             runs: VARIANTS.iter().filter(|v| backend.runs(v)).collect(),
             threads: if software { 256 } else { 16_384 },
         }
@@ -31,22 +28,14 @@ impl Kernels {
 
     /// Matrix times a few vectors, or (`wide`) times a batch.
     pub fn matrix(&self, format: WeightFormat, wide: bool) -> &'static Variant {
-        let kernels = if wide { self.wide } else { self.narrow };
-        let names = kernels.iter().map(|kernel| format!("{kernel}.{}", format.name()));
-        names
-            .into_iter()
-            .find_map(|name| self.runnable(&name))
-            .unwrap_or_else(|| panic!("no kernel of {kernels:?} runs"))
+        let kernel = if wide { "matmul" } else { self.narrow };
+        self.best(&format!("{kernel}.{}", format.name()))
     }
 
     /// The variant with subgroups where there is one and the device runs it, else the plain one.
     pub fn best(&self, name: &str) -> &'static Variant {
-        self.runnable(name).unwrap_or_else(|| panic!("no kernel {name} runs"))
-    }
-
-    fn runnable(&self, name: &str) -> Option<&'static Variant> {
-        let plain = || variant(name).filter(|v| self.has(v));
-        variant(&format!("{name}.subgroups")).filter(|v| self.has(v)).or_else(plain)
+        let plain = || variant(name).unwrap_or_else(|| panic!("no kernel {name}"));
+        variant(&format!("{name}.subgroups")).filter(|v| self.has(v)).unwrap_or_else(plain)
     }
 
     fn has(&self, variant: &Variant) -> bool {

@@ -84,9 +84,7 @@ pub fn run(call: &Call<'_>) {
         "embed" => embed(format(), s, params!(), a[0], a[1], a[3]),
         "gather_rows" => gather_rows(s, params!(), a[0], a[1], a[2]),
         "rms_norm" => rms_norm(s, params!(), a[0], a[1], a[2]),
-        "matmul" | "matmul_lanes" | "matvec" | "matvec_lanes" | "matvec_wide" => {
-            matmul(format(), s, params!(), a[0], a[1], a[3], a[4])
-        }
+        "matmul" | "matvec" | "matvec_wide" => matmul(format(), s, params!(), a[0], a[1], a[3], a[4]),
         "glu" => glu(s, params!(), a[0], a[1]),
         "rope_kv" => rope_kv(s, params!(), a[0], a[1], a[2], a[3], a[4], a[5], a[6]),
         "attn_split" => attn_split(s, params!(), a[0], a[1], a[2], a[3], a[4], a[5], a[6]),
