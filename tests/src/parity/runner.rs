@@ -53,6 +53,8 @@ impl Runner {
         let storage = variant.bindings.len() - 2;
         if variant.subgroups && !gpu.info().subgroups {
             Some("no subgroup operations")
+        } else if variant.subgroups && gpu.info().subgroup_size.0 < variant.min_subgroup {
+            Some("too small subgroups")
         } else if variant.f16 && !gpu.info().f16 {
             Some("no f16 arithmetic")
         } else if storage > gpu.info().max_storage_buffers as usize {

@@ -118,5 +118,5 @@ fn share(
     let step = Step { rows: rows as u32, batch_chunks: chunks as u32, density, ..Step::default() };
     let buffers = vec![Buffer::input(batch.row_words()), row_ml.input(), chunk_ml.input(), shares.output(SHARES)];
     let name = format!("heads {heads}, window {window}, density {density}, runs {runs:?}");
-    Case::new(variant, name, step, params, [Work::Chunks, Work::Rows], buffers)
+    Case::new(variant, name, step, params, [Work::DensityChunks, Work::Rows], buffers)
 }
