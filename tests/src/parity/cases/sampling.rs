@@ -206,6 +206,6 @@ fn gumbel(seed: u32, position: u32, token: u32) -> f64 {
         x >> 22 ^ x
     };
     let h = hash(hash(hash(seed) ^ position) ^ token);
-    let u = (f64::from(h >> 9) + 0.5) / 8_388_608.0;
-    -(-u.ln()).ln()
+    let v = (f64::from(h >> 9) + 0.5) / 8_388_608.0;
+    -(-(-v).ln_1p()).ln()
 }
