@@ -13,6 +13,8 @@ pub struct Mutant {
     pub from: &'static str,
     /// What it becomes.
     pub to: &'static str,
+    /// Subgroups must be larger than this for the text to matter.
+    pub subgroup_over: u32,
 }
 
 impl Mutant {
@@ -43,7 +45,7 @@ impl Mutant {
 }
 
 const fn slip(variant: &'static str, what: &'static str, from: &'static str, to: &'static str) -> Mutant {
-    Mutant { variant, what, from, to }
+    Mutant { variant, what, from, to, subgroup_over: 0 }
 }
 
 /// The wrong kernels that the harness must catch.
@@ -106,6 +108,10 @@ pub const MUTANTS: &[Mutant] = &[
         "let folded = max(subgroup / FEATURES, 1u)",
         "let folded = max(subgroup / FEATURES, 1u) * 2u",
     ),
+    Mutant {
+        subgroup_over: 8, // eight features fill a smaller one
+        ..slip("matvec_wide.q4_1.subgroups", "a fold too few", "distance < subgroup;", "distance < subgroup / 2u;")
+    },
     slip("matvec_wide.q4_1", "features past the end", "let here = n < params.n && row", "let here = row"),
     // Row by row.
     slip("gather_rows", "the last feature forgotten", "gid.x >= params.dim", "gid.x + 1u >= params.dim"),

@@ -39,6 +39,14 @@ impl Runner {
         self.gpu.backend.name()
     }
 
+    /// Threads of the adapter's largest subgroup.
+    pub fn subgroup_size(&self) -> u32 {
+        match &self.gpu.backend {
+            Backend::Gpu(gpu) => gpu.info().subgroup_size.1,
+            Backend::Cpu(_) => 1,
+        }
+    }
+
     /// Why the adapter cannot run a variant.
     pub fn lacks(&self, variant: &Variant) -> Option<&'static str> {
         let Backend::Gpu(gpu) = &self.gpu.backend else { return None };
