@@ -3,16 +3,26 @@
 use concertina_shaders::{Member, VARIANTS, Variant};
 use concertina_tests::parity::{Layout, layouts, mismatch};
 
-/// Structs of a variant's WGSL by naga's own reflection: name, members, bytes.
-fn structs(variant: &Variant) -> Vec<(String, Vec<(String, u32, u32)>, u32)> {
+/// A struct of WGSL, by naga's own reflection.
+struct Reflected {
+    name: String,
+    members: Vec<Member>,
+    bytes: usize,
+}
+
+fn structs(variant: &Variant) -> Vec<Reflected> {
     let module = naga::front::wgsl::parse_str(variant.source).expect("the build validated it");
-    let size = |ty: naga::Handle<naga::Type>| module.types[ty].inner.size(module.to_ctx());
-    let of = |(_, ty): (_, &naga::Type)| {
-        let naga::TypeInner::Struct { members, span } = &ty.inner else { return None };
-        let members = members.iter().map(|m| (m.name.clone().unwrap_or_default(), m.offset, size(m.ty)));
-        Some((ty.name.clone().unwrap_or_default(), members.collect(), *span))
+    let member = |m: &naga::StructMember| Member {
+        name: m.name.clone().unwrap_or_default().leak(),
+        offset: m.offset,
+        size: module.types[m.ty].inner.size(module.to_ctx()),
     };
-    module.types.iter().filter_map(of).collect()
+    let of = |ty: &naga::Type| {
+        let naga::TypeInner::Struct { members, span } = &ty.inner else { return None };
+        let name = ty.name.clone().unwrap_or_default();
+        Some(Reflected { name, members: members.iter().map(member).collect(), bytes: *span as usize })
+    };
+    module.types.iter().filter_map(|(_, ty)| of(ty)).collect()
 }
 
 /// Everything that is wrong with a table of layouts.
@@ -31,20 +41,17 @@ fn violations(layouts: &[Layout]) -> Vec<String> {
         // What naga says here, of every shared struct: Step, Sampler and the params.
         let structs = structs(variant);
         for needed in ["Step", variant.params] {
-            if !structs.iter().any(|(name, ..)| name == needed) {
+            if !structs.iter().any(|found| found.name == needed) {
                 wrong.push(format!("{}: no struct {needed} in the WGSL", variant.name));
             }
         }
-        for (name, members, bytes) in &structs {
-            let Some(layout) = find(name) else { continue };
+        for found in &structs {
+            let Some(layout) = find(&found.name) else { continue };
             seen.push(layout.name);
-            let members: Vec<Member> = members
-                .iter()
-                .map(|(name, offset, size)| Member { name: name.clone().leak(), offset: *offset, size: *size })
-                .collect();
-            wrong.extend(mismatch(layout, &members).map(|e| format!("{}: {e}", variant.name)));
-            if *bytes as usize != layout.size {
-                wrong.push(format!("{}: {name} has {} bytes in Rust, {bytes} in WGSL", variant.name, layout.size));
+            wrong.extend(mismatch(layout, &found.members).map(|e| format!("{}: {e}", variant.name)));
+            if found.bytes != layout.size {
+                let (name, rust, wgsl) = (layout.name, layout.size, found.bytes);
+                wrong.push(format!("{}: {name} has {rust} bytes in Rust, {wgsl} in WGSL", variant.name));
             }
         }
     }
