@@ -26,7 +26,9 @@ pub enum Error {
     #[error("{0}")]
     Invalid(String),
     /// A context has no room for what was asked.
-    #[error("the context is full: {tokens} tokens asked for, {limit} fit; start a new context or raise the context length")]
+    #[error(
+        "the context is full: {tokens} tokens asked for, {limit} fit; start a new context or raise the context length"
+    )]
     ContextFull {
         /// Tokens that the request needs.
         tokens: usize,

@@ -1,5 +1,6 @@
 //! Logits and likelihoods of given tokens.
 
+use super::levels::check_level;
 use super::{Context, Engine};
 use crate::forward::{OutRow, Tail};
 use crate::{Error, Result};
@@ -10,7 +11,13 @@ impl Engine {
     ///
     /// # Errors
     /// If a token or position does not exist, the tokens do not fit a context, or the device fails.
-    pub async fn logits(&mut self, tokens: &[u32], positions: &[usize], level: u32, piece: usize) -> Result<Vec<Vec<f32>>> {
+    pub async fn logits(
+        &mut self,
+        tokens: &[u32],
+        positions: &[usize],
+        level: u32,
+        piece: usize,
+    ) -> Result<Vec<Vec<f32>>> {
         if let Some(p) = positions.iter().find(|p| **p >= tokens.len()) {
             return Err(Error::Invalid(format!("position {p} is past the last of {} tokens", tokens.len())));
         }
@@ -71,6 +78,7 @@ impl Engine {
         tail: Tail,
         mut wanted: impl FnMut(usize, usize) -> Vec<(usize, u32)>,
     ) -> Result<Vec<(Vec<usize>, Vec<u8>)>> {
+        check_level(level)?;
         self.check_tokens(tokens)?;
         self.device().await?;
         if tokens.len() > self.context_limit() {
