@@ -45,7 +45,7 @@ fmt: ## format the code
 	cargo fmt --all
 
 docs: ## build the documentation, warnings are errors
-	RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --workspace --no-deps
+	RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --workspace --no-deps --lib
 
 wasm-check: ## check that what a browser needs compiles for wasm32
 	scripts/wasm-check

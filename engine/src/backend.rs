@@ -1,11 +1,11 @@
 //! What executes recordings: a GPU, or the CPU twins.
 
-use concertina_shaders::Step;
+use concertina_shaders::{Step, Variant};
 
 use crate::cpu::Cpu;
 use crate::gpu::{Gpu, Prepared as GpuPrepared};
 use crate::record::{BufId, Recording, Slice};
-use crate::{Error, Result};
+use crate::{Error, Result, Timing};
 
 /// Where buffers live and recordings run.
 #[allow(clippy::large_enum_variant)] // there is one of it
@@ -22,6 +22,15 @@ pub enum Prepared {
     Gpu(GpuPrepared),
     /// The recording itself.
     Cpu(Recording),
+}
+
+impl Prepared {
+    fn gpu(&self) -> Option<&GpuPrepared> {
+        match self {
+            Prepared::Gpu(prepared) => Some(prepared),
+            Prepared::Cpu(_) => None,
+        }
+    }
 }
 
 /// Limits that decide how buffers are cut.
@@ -120,11 +129,11 @@ impl Backend {
         }
     }
 
-    /// Whether it runs variants with subgroup operations.
-    pub fn has_subgroups(&self) -> bool {
+    /// Whether it has what a variant needs.
+    pub fn runs(&self, variant: &Variant) -> bool {
         match self {
-            Backend::Gpu(gpu) => gpu.info().subgroups,
-            Backend::Cpu(_) => false,
+            Backend::Gpu(gpu) => gpu.info().runs(variant),
+            Backend::Cpu(_) => true,
         }
     }
 
@@ -199,13 +208,8 @@ impl Backend {
         counters.read_bytes += out.map_or(0, |slice| slice.len);
         match self {
             Backend::Gpu(gpu) => {
-                let prepared: Vec<&GpuPrepared> = recordings
-                    .iter()
-                    .map(|p| match p {
-                        Prepared::Gpu(p) => p,
-                        Prepared::Cpu(_) => panic!("prepared for the CPU twins"),
-                    })
-                    .collect();
+                let prepared: Vec<&GpuPrepared> = recordings.iter().filter_map(|p| p.gpu()).collect();
+                assert_eq!(prepared.len(), recordings.len(), "prepared for the CPU twins");
                 gpu.run(step, &prepared, out).await
             }
             Backend::Cpu(cpu) => {
@@ -217,6 +221,20 @@ impl Backend {
                 }
                 Ok(out.map(|slice| cpu.read(slice)).unwrap_or_default())
             }
+        }
+    }
+
+    /// GPU time of every dispatch.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] where there are no timestamps.
+    pub async fn profile(&mut self, step: &Step, recordings: &[&Prepared]) -> Result<Vec<Timing>> {
+        match self {
+            Backend::Gpu(gpu) => {
+                let prepared: Vec<&GpuPrepared> = recordings.iter().filter_map(|p| p.gpu()).collect();
+                gpu.profile(step, &prepared).await
+            }
+            Backend::Cpu(_) => Err(Error::Unsupported("timestamps on the CPU twins".into())),
         }
     }
 

@@ -30,4 +30,4 @@ pub use concertina_elastic::{LayerShape, LayerUnits, SubModel};
 pub use concertina_formats as formats;
 pub use cpu::Cpu;
 pub use error::{Error, Result};
-pub use gpu::{AdapterInfo, Gpu, list_adapters};
+pub use gpu::{AdapterInfo, Gpu, Timing, list_adapters};

@@ -41,8 +41,8 @@ pub enum Work {
     OutRows,
     /// So many for each row and part of the chunks.
     RowsSplits(u32),
-    /// A chunk of the longest context each.
-    Chunks,
+    /// A chunk of the longest context each, if the step collects densities.
+    DensityChunks,
 }
 
 impl Work {
@@ -53,7 +53,7 @@ impl Work {
             Work::Rows => step.rows,
             Work::OutRows => step.out_rows,
             Work::RowsSplits(n) => n * step.rows * step.splits,
-            Work::Chunks => step.batch_chunks,
+            Work::DensityChunks => step.batch_chunks * step.density,
         }
     }
 }

@@ -13,6 +13,8 @@ pub struct Variant {
     pub format: Option<WeightFormat>,
     /// Whether it needs subgroup operations.
     pub subgroups: bool,
+    /// The least subgroup size that it runs with; 0: any.
+    pub min_subgroup: u32,
     /// Whether it needs f16 arithmetic.
     pub f16: bool,
     /// Threads of a workgroup.

@@ -10,22 +10,22 @@
 @compute @workgroup_size(64)
 fn attn_share(@builtin(global_invocation_id) gid: vec3<u32>) {
     let chunk = gid.x;
-    let row = gid.y;
-    if (row >= step.rows || step.density == 0u) { return; }
+    let row = min(gid.y, step.rows - 1u);
     let table = rows[row].y;
     // Rows of one context lie together; the first of them does the work, so that no two threads add to one chunk.
-    if (row > 0u && rows[row - 1u].y == table) { return; }
+    let mine = gid.y < step.rows && (row == 0u || rows[max(row, 1u) - 1u].y != table);
     var sum = 0.0;
-    for (var r = row; r < step.rows; r++) {
+    // No lane leaves early: on llvmpipe a loop after a return runs to its limit of 65,536 turns.
+    for (var r = row; r < select(0u, step.rows, mine); r++) {
         let place = rows[r];
-        if (place.y != table) { break; }
         var first = 0u;
         if (params.window > 0u && place.x + 1u > params.window) { first = (place.x + 1u - params.window) / CHUNK; }
-        if (chunk < first || chunk > place.x / CHUNK) { continue; }
-        for (var head = 0u; head < params.heads; head++) {
-            let all = row_ml[r * params.heads + head];
-            let own = chunk_ml[(r * params.heads + head) * step.batch_chunks + chunk];
-            sum += own.y * exp(own.x - all.x) / all.y;
+        if (place.y == table && chunk >= first && chunk <= place.x / CHUNK) {
+            for (var head = 0u; head < params.heads; head++) {
+                let all = row_ml[r * params.heads + head];
+                let own = chunk_ml[(r * params.heads + head) * step.batch_chunks + chunk];
+                sum += own.y * exp(own.x - all.x) / all.y;
+            }
         }
     }
     if (sum > 0.0) { density[table + chunk] += sum; }

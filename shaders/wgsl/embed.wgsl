@@ -29,14 +29,7 @@ fn embed(@builtin(global_invocation_id) gid: vec3<u32>) {
     let t = token - params.first;
     let panels = params.pieces / SUBS;
     let base = region((t / params.row_block) * panels + piece / SUBS, params.row_block);
-    let b = decode(base, params.row_block, t % params.row_block, piece % SUBS);
+    let s = fetch(base, params.row_block, t % params.row_block, piece % SUBS);
     let o = (row * params.pieces + piece) * 8u;
-    y[o] = b.a * params.scale;
-    y[o + 1u] = b.b * params.scale;
-    y[o + 2u] = b.c * params.scale;
-    y[o + 3u] = b.d * params.scale;
-    y[o + 4u] = b.e * params.scale;
-    y[o + 5u] = b.f * params.scale;
-    y[o + 6u] = b.g * params.scale;
-    y[o + 7u] = b.h * params.scale;
+    for (var i = 0u; i < 8u; i++) { y[o + i] = quad(s, i) * params.scale; }
 }

@@ -28,7 +28,7 @@ fn matvec_wide(
         let pieces = params.panels * SUBS;
         for (var i = lane; i < pieces; i += LANES) {
             let base = region(first + i / SUBS, params.row_block);
-            acc += dot32(decode(base, params.row_block, r, i % SUBS), o + i * 8u);
+            acc += dot32(fetch(base, params.row_block, r, i % SUBS), o + i * 8u);
         }
     }
 #ifdef SUBGROUPS

@@ -56,20 +56,12 @@ impl ChatTemplate {
     /// [`Error::Template`] with the line when the source does not parse or is too long.
     pub fn new(source: &str, bos: &str, eos: &str) -> Result<Self> {
         if source.len() > MAX_SOURCE_BYTES {
-            return Err(Error::Template(format!(
-                "{} bytes, at most {MAX_SOURCE_BYTES}",
-                source.len()
-            )));
+            return Err(Error::Template(format!("{} bytes, at most {MAX_SOURCE_BYTES}", source.len())));
         }
         crate::chat_vet::vet(source).map_err(Error::Template)?;
         let build = || -> std::result::Result<Environment<'static>, minijinja::Error> {
             let mut environment = Environment::new();
-            environment.set_syntax(
-                SyntaxConfig::builder()
-                    .trim_blocks(true)
-                    .lstrip_blocks(true)
-                    .build()?,
-            );
+            environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
             environment.set_recursion_limit(MAX_DEPTH);
             environment.set_unknown_method_callback(python_method);
             environment.add_function("raise_exception", raise_exception);
@@ -80,14 +72,8 @@ impl ChatTemplate {
             environment.add_template_owned(NAME, source.to_owned())?;
             Ok(environment)
         };
-        let environment = catch(build)
-            .map_err(panicked)?
-            .map_err(|error| refused(&error))?;
-        Ok(Self {
-            environment,
-            bos: bos.to_owned(),
-            eos: eos.to_owned(),
-        })
+        let environment = catch(build).map_err(panicked)?.map_err(|error| refused(&error))?;
+        Ok(Self { environment, bos: bos.to_owned(), eos: eos.to_owned() })
     }
 
     /// The prompt for a conversation; with `open_answer` it ends where the assistant's answer begins.
@@ -95,51 +81,33 @@ impl ChatTemplate {
     /// # Errors
     /// [`Error::Template`] with the reason when the template refuses the conversation, fails, or does not stop.
     pub fn render(&self, messages: &[ChatMessage], open_answer: bool) -> Result<String> {
-        let held: usize = messages
-            .iter()
-            .map(|message| message.role.len() + message.content.len())
-            .sum();
+        let held: usize = messages.iter().map(|message| message.role.len() + message.content.len()).sum();
         let count = messages.len();
-        let bound = (held * 2)
-            .saturating_add(MAX_ADDED_BYTES)
-            .saturating_add(count.saturating_mul(MAX_ADDED_BYTES_A_MESSAGE));
+        let bound =
+            (held * 2).saturating_add(MAX_ADDED_BYTES).saturating_add(count.saturating_mul(MAX_ADDED_BYTES_A_MESSAGE));
         let fuel = FUEL.saturating_add(FUEL_A_MESSAGE.saturating_mul(count as u64));
         let turns: Vec<Value> = messages
             .iter()
-            .map(|message| {
-                Value::from_pairs([
-                    ("role", message.role.as_str()),
-                    ("content", message.content.as_str()),
-                ])
-            })
+            .map(|message| Value::from_pairs([("role", message.role.as_str()), ("content", message.content.as_str())]))
             .collect();
         let render = || -> std::result::Result<Vec<u8>, minijinja::Error> {
             let mut environment = self.environment.clone();
             environment.set_fuel(Some(fuel));
-            let mut out = Bounded {
-                text: Vec::new(),
-                bound,
-                full: false,
-            };
+            let mut out = Bounded { text: Vec::new(), bound, full: false };
             let variables = context! {
                 messages => turns,
                 add_generation_prompt => open_answer,
                 bos_token => self.bos.as_str(),
                 eos_token => self.eos.as_str(),
             };
-            let rendered = environment
-                .get_template(NAME)?
-                .render_captured_to(variables, &mut out)
-                .map(drop);
+            let rendered = environment.get_template(NAME)?.render_captured_to(variables, &mut out).map(drop);
             if out.full {
                 let problem = format!("the prompt grew beyond {bound} bytes");
                 return Err(minijinja::Error::new(ErrorKind::WriteFailure, problem));
             }
             rendered.map(|()| out.text)
         };
-        let text = catch(render)
-            .map_err(panicked)?
-            .map_err(|error| refused(&error))?;
+        let text = catch(render).map_err(panicked)?.map_err(|error| refused(&error))?;
         String::from_utf8(text).map_err(|error| Error::Template(format!("not UTF-8: {error}")))
     }
 }
@@ -186,12 +154,7 @@ fn raise_exception(reason: String) -> Rendered<String> {
 }
 
 /// Python's methods of strings and dictionaries, but `format`, whose widths have no bound.
-fn python_method(
-    state: &mut State<'_, '_>,
-    value: &Value,
-    method: &str,
-    args: &[Value],
-) -> Rendered<Value> {
+fn python_method(state: &mut State<'_, '_>, value: &Value, method: &str, args: &[Value]) -> Rendered<Value> {
     if method == "format" && value.as_str().is_some() {
         return Err(failed("str.format is not supported in chat templates"));
     }
@@ -199,12 +162,7 @@ fn python_method(
 }
 
 /// `indent` with a bounded width.
-fn indent(
-    text: String,
-    width: Option<usize>,
-    first: Option<bool>,
-    options: Kwargs,
-) -> Rendered<String> {
+fn indent(text: String, width: Option<usize>, first: Option<bool>, options: Kwargs) -> Rendered<String> {
     let width = width.or(options.get("width")?).unwrap_or(4);
     let first = first.or(options.get("first")?).unwrap_or(false);
     let blank = options.get::<Option<bool>>("blank")?.unwrap_or(false);
@@ -240,14 +198,9 @@ fn to_json(value: Value, indent: Option<usize>, options: Kwargs) -> Rendered<Str
         Some(width) => {
             let spaces = vec![b' '; width];
             let format = serde_json::ser::PrettyFormatter::with_indent(&spaces);
-            value.serialize(&mut serde_json::Serializer::with_formatter(
-                &mut out, format,
-            ))
+            value.serialize(&mut serde_json::Serializer::with_formatter(&mut out, format))
         }
-        None => value.serialize(&mut serde_json::Serializer::with_formatter(
-            &mut out,
-            PythonFormat,
-        )),
+        None => value.serialize(&mut serde_json::Serializer::with_formatter(&mut out, PythonFormat)),
     };
     written.map_err(|error| failed(format!("tojson: {error}")))?;
     String::from_utf8(out).map_err(|error| failed(format!("tojson: {error}")))
@@ -257,19 +210,11 @@ fn to_json(value: Value, indent: Option<usize>, options: Kwargs) -> Rendered<Str
 struct PythonFormat;
 
 impl serde_json::ser::Formatter for PythonFormat {
-    fn begin_array_value<W: ?Sized + io::Write>(
-        &mut self,
-        out: &mut W,
-        first: bool,
-    ) -> io::Result<()> {
+    fn begin_array_value<W: ?Sized + io::Write>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
         if first { Ok(()) } else { out.write_all(b", ") }
     }
 
-    fn begin_object_key<W: ?Sized + io::Write>(
-        &mut self,
-        out: &mut W,
-        first: bool,
-    ) -> io::Result<()> {
+    fn begin_object_key<W: ?Sized + io::Write>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
         if first { Ok(()) } else { out.write_all(b", ") }
     }
 

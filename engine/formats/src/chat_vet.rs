@@ -15,10 +15,7 @@ pub(crate) fn vet(source: &str) -> Result<(), String> {
     let (mut at, mut elifs) = (0, 0);
     while at < bytes.len() {
         if bytes[at..].starts_with(b"{#") {
-            at = source
-                .get(at..)
-                .and_then(|rest| rest.find("#}"))
-                .map_or(bytes.len(), |len| at + len + 2);
+            at = source.get(at..).and_then(|rest| rest.find("#}")).map_or(bytes.len(), |len| at + len + 2);
         } else if let Some(end) = raw_block(bytes, at) {
             at = end;
         } else if bytes[at..].starts_with(b"{{") || bytes[at..].starts_with(b"{%") {
@@ -26,9 +23,7 @@ pub(crate) fn vet(source: &str) -> Result<(), String> {
             elifs += tag.elifs;
             if tag.words > MAX_WORDS_A_TAG {
                 let line = 1 + bytes[..at].iter().filter(|byte| **byte == b'\n').count();
-                return Err(format!(
-                    "a tag of more than {MAX_WORDS_A_TAG} words in line {line}"
-                ));
+                return Err(format!("a tag of more than {MAX_WORDS_A_TAG} words in line {line}"));
             }
             at = tag.end;
         } else {
@@ -56,20 +51,10 @@ fn raw_block(bytes: &[u8], at: usize) -> Option<usize> {
 /// The end of a tag of this one word that begins at `at`.
 fn raw_tag(bytes: &[u8], at: usize, word: &[u8]) -> Option<usize> {
     let rest = bytes.get(at..)?.strip_prefix(b"{%")?;
-    let rest = rest
-        .strip_prefix(b"-")
-        .or_else(|| rest.strip_prefix(b"+"))
-        .unwrap_or(rest);
-    let rest = rest
-        .trim_ascii_start()
-        .strip_prefix(word)?
-        .trim_ascii_start();
-    let rest = rest
-        .strip_prefix(b"-")
-        .or_else(|| rest.strip_prefix(b"+"))
-        .unwrap_or(rest);
-    rest.strip_prefix(b"%}")
-        .map(|rest| bytes.len() - rest.len())
+    let rest = rest.strip_prefix(b"-").or_else(|| rest.strip_prefix(b"+")).unwrap_or(rest);
+    let rest = rest.trim_ascii_start().strip_prefix(word)?.trim_ascii_start();
+    let rest = rest.strip_prefix(b"-").or_else(|| rest.strip_prefix(b"+")).unwrap_or(rest);
+    rest.strip_prefix(b"%}").map(|rest| bytes.len() - rest.len())
 }
 
 struct Tag {
@@ -82,11 +67,7 @@ impl Tag {
     /// Count from `at`, inside a tag, to its end. Braces that end something else only end the count early when the tag
     /// cannot go on, so a wrong guess splits a tag that the parser refuses.
     fn scan(bytes: &[u8], mut at: usize) -> Tag {
-        let mut tag = Tag {
-            end: bytes.len(),
-            words: 0,
-            elifs: 0,
-        };
+        let mut tag = Tag { end: bytes.len(), words: 0, elifs: 0 };
         let mut open = 0_usize;
         while let Some(&byte) = bytes.get(at) {
             let start = at;

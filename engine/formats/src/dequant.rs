@@ -45,10 +45,7 @@ pub fn dequantize_row(dtype: DType, bytes: &[u8], out: &mut [f32]) -> Result<()>
         DType::Q5_K => q5_k,
         DType::Q6_K => q6_k,
     };
-    for (block, values) in bytes
-        .chunks_exact(block_bytes)
-        .zip(out.chunks_exact_mut(elements))
-    {
+    for (block, values) in bytes.chunks_exact(block_bytes).zip(out.chunks_exact_mut(elements)) {
         decode(block, values);
     }
     Ok(())
@@ -60,11 +57,7 @@ fn half_at(bytes: &[u8], at: usize) -> f32 {
 
 /// The 32 quants of a small block of 4 bits: low nibbles are the first half, high nibbles the second.
 fn nibble(qs: &[u8], i: usize) -> u8 {
-    if i < SMALL / 2 {
-        qs[i] & 15
-    } else {
-        qs[i - SMALL / 2] >> 4
-    }
+    if i < SMALL / 2 { qs[i] & 15 } else { qs[i - SMALL / 2] >> 4 }
 }
 
 /// Fifth bits of a small block, bit `i` for element `i`, moved to their place.
@@ -121,10 +114,7 @@ fn scale_min(scales: &[u8], j: usize) -> (f32, f32) {
         (scales[j] & 63, scales[j + 4] & 63)
     } else {
         let low = scales[j + 4];
-        (
-            low & 15 | scales[j - 4] >> 6 << 4,
-            low >> 4 | scales[j] >> 6 << 4,
-        )
+        (low & 15 | scales[j - 4] >> 6 << 4, low >> 4 | scales[j] >> 6 << 4)
     };
     (f32::from(scale), f32::from(min))
 }
@@ -198,16 +188,10 @@ mod tests {
     fn q4_0_and_q4_1_by_hand() {
         let mut block = h(0.5).to_vec();
         block.extend((0..16).map(|i| i | (15 - i) << 4));
-        let expected: Vec<f32> = (0..16)
-            .chain((0..16).rev())
-            .map(|q| 0.5 * (q as f32 - 8.0))
-            .collect();
+        let expected: Vec<f32> = (0..16).chain((0..16).rev()).map(|q| 0.5 * (q as f32 - 8.0)).collect();
         assert_eq!(row(DType::Q4_0, &block, 32), expected);
         block.splice(2..2, h(-3.0));
-        let expected: Vec<f32> = (0..16)
-            .chain((0..16).rev())
-            .map(|q| 0.5 * q as f32 - 3.0)
-            .collect();
+        let expected: Vec<f32> = (0..16).chain((0..16).rev()).map(|q| 0.5 * q as f32 - 3.0).collect();
         assert_eq!(row(DType::Q4_1, &block, 32), expected);
     }
 
@@ -225,11 +209,7 @@ mod tests {
         // One fifth bit in the middle of a byte: element 13 only.
         let block = [&h(1.0)[..], &(1u32 << 13).to_le_bytes(), &[0; 16]].concat();
         let out = row(DType::Q5_0, &block, 32);
-        assert!(
-            out.iter()
-                .enumerate()
-                .all(|(i, &x)| x == if i == 13 { 0.0 } else { -16.0 })
-        );
+        assert!(out.iter().enumerate().all(|(i, &x)| x == if i == 13 { 0.0 } else { -16.0 }));
     }
 
     #[test]
@@ -267,13 +247,7 @@ mod tests {
 
     #[test]
     fn q4_k_by_hand() {
-        let block = [
-            &h(0.25)[..],
-            &h(0.5),
-            &pack_scales(SCALES, MINS),
-            &k_nibbles(15),
-        ]
-        .concat();
+        let block = [&h(0.25)[..], &h(0.5), &pack_scales(SCALES, MINS), &k_nibbles(15)].concat();
         assert_eq!(row(DType::Q4_K, &block, 256), k_expected(15));
     }
 
@@ -283,14 +257,7 @@ mod tests {
         for i in 0..256 {
             high[i % 32] |= ((quant(i, 31) >> 4) as u8) << (i / 32);
         }
-        let block = [
-            &h(0.25)[..],
-            &h(0.5),
-            &pack_scales(SCALES, MINS),
-            &high,
-            &k_nibbles(31),
-        ]
-        .concat();
+        let block = [&h(0.25)[..], &h(0.5), &pack_scales(SCALES, MINS), &high, &k_nibbles(31)].concat();
         assert_eq!(row(DType::Q5_K, &block, 256), k_expected(31));
     }
 
@@ -300,8 +267,7 @@ mod tests {
         let (mut low, mut high, mut scales) = ([0u8; 128], [0u8; 64], [0u8; 16]);
         for half in 0..2 {
             for l in 0..32 {
-                let q: [u8; 4] =
-                    std::array::from_fn(|run| quant(half * 128 + run * 32 + l, 63) as u8);
+                let q: [u8; 4] = std::array::from_fn(|run| quant(half * 128 + run * 32 + l, 63) as u8);
                 low[half * 64 + l] = q[0] & 15 | q[2] << 4;
                 low[half * 64 + 32 + l] = q[1] & 15 | q[3] << 4;
                 high[half * 32 + l] = q[0] >> 4 | q[1] >> 4 << 2 | q[2] >> 4 << 4 | q[3] >> 4 << 6;
@@ -311,9 +277,7 @@ mod tests {
             *s = scale(j * 16) as u8;
         }
         let block = [&low[..], &high, &scales, &h(0.5)].concat();
-        let expected: Vec<f32> = (0..256)
-            .map(|i| 0.5 * f32::from(scale(i)) * (quant(i, 63) as f32 - 32.0))
-            .collect();
+        let expected: Vec<f32> = (0..256).map(|i| 0.5 * f32::from(scale(i)) * (quant(i, 63) as f32 - 32.0)).collect();
         assert_eq!(row(DType::Q6_K, &block, 256), expected);
     }
 
@@ -326,30 +290,9 @@ mod tests {
             (DType::Q5_0, &[0], -23.75, 2792.3125, 3.5, -1.5),
             (DType::Q5_1, &[0, 2], 2540.0, 12841.8125, 2.5, 6.25),
             (DType::Q8_0, &[0], 3969.75, 217_303.187_5, -29.25, 18.5),
-            (
-                DType::Q4_K,
-                &[0, 2],
-                1_308_578.5,
-                232_925_707.875,
-                38.0,
-                36.0,
-            ),
-            (
-                DType::Q5_K,
-                &[0, 2],
-                3_047_011.75,
-                994_459_656.062_5,
-                198.0,
-                156.25,
-            ),
-            (
-                DType::Q6_K,
-                &[208],
-                -1_016_306.75,
-                3_393_594_074.625,
-                425.25,
-                196.0,
-            ),
+            (DType::Q4_K, &[0, 2], 1_308_578.5, 232_925_707.875, 38.0, 36.0),
+            (DType::Q5_K, &[0, 2], 3_047_011.75, 994_459_656.062_5, 198.0, 156.25),
+            (DType::Q6_K, &[208], -1_016_306.75, 3_393_594_074.625, 425.25, 196.0),
         ] {
             let (elements, bytes) = dtype.block();
             let mut state = 12345u32;
@@ -364,17 +307,10 @@ mod tests {
             }
             let out = row(dtype, &block, elements);
             let sum = |weigh: &dyn Fn(usize, f64) -> f64| -> f64 {
-                out.iter()
-                    .enumerate()
-                    .map(|(i, &x)| weigh(i, f64::from(x)))
-                    .sum()
+                out.iter().enumerate().map(|(i, &x)| weigh(i, f64::from(x))).sum()
             };
             assert_eq!(sum(&|i, x| (i + 1) as f64 * x), rising, "{dtype:?}");
-            assert_eq!(
-                sum(&|i, x| (elements - i) as f64 * x * x),
-                falling,
-                "{dtype:?}"
-            );
+            assert_eq!(sum(&|i, x| (elements - i) as f64 * x * x), falling, "{dtype:?}");
             assert_eq!((out[0], out[elements - 1]), (first, last), "{dtype:?}");
         }
     }

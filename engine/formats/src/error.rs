@@ -29,10 +29,7 @@ pub enum Error {
 impl Error {
     /// A [`Error::Malformed`] from a field and a problem.
     pub fn malformed(field: impl Into<String>, problem: impl Into<String>) -> Self {
-        Error::Malformed {
-            field: field.into(),
-            problem: problem.into(),
-        }
+        Error::Malformed { field: field.into(), problem: problem.into() }
     }
 }
 

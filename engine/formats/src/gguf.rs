@@ -52,24 +52,17 @@ impl Gguf {
         if magic != MAGIC {
             return Err(Error::malformed(
                 "GGUF magic",
-                format!(
-                    "found bytes {:02x?}, expected 'GGUF'; is this a GGUF file?",
-                    magic.to_le_bytes()
-                ),
+                format!("found bytes {:02x?}, expected 'GGUF'; is this a GGUF file?", magic.to_le_bytes()),
             ));
         }
         let version = cursor.u32("GGUF version")?;
         match version {
             2 | 3 => {}
             _ if matches!(version.swap_bytes(), 2 | 3) => {
-                return Err(Error::Unsupported(
-                    "big-endian GGUF; convert it to little-endian".into(),
-                ));
+                return Err(Error::Unsupported("big-endian GGUF; convert it to little-endian".into()));
             }
             _ => {
-                return Err(Error::Unsupported(format!(
-                    "GGUF version {version}; versions 2 and 3 are read"
-                )));
+                return Err(Error::Unsupported(format!("GGUF version {version}; versions 2 and 3 are read")));
             }
         }
         let tensor_count = cursor.u64("tensor count")?;
@@ -84,13 +77,7 @@ impl Gguf {
             .checked_next_multiple_of(alignment)
             .ok_or_else(|| Error::malformed("tensor data", "its start overflows"))?;
         tensors::place(&mut tensors, data_offset, alignment, source.len())?;
-        Ok(Gguf {
-            version,
-            metadata,
-            alignment,
-            data_offset,
-            tensors,
-        })
+        Ok(Gguf { version, metadata, alignment, data_offset, tensors })
     }
 }
 

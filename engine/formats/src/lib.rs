@@ -28,8 +28,6 @@ pub use dtype::DType;
 pub use error::{Error, Result};
 pub use load::{Model, open_gguf, open_safetensors};
 pub use source::{ByteSource, MemorySource};
-pub use spec::{
-    Activation, LayerSpec, LayerTensors, ModelSpec, ModelTensors, RopeSpec, RopeStyle, TensorInfo,
-};
+pub use spec::{Activation, LayerSpec, LayerTensors, ModelSpec, ModelTensors, RopeSpec, RopeStyle, TensorInfo};
 pub use table::StoredTensor;
 pub use tokenizer::{TokenStream, Tokenizer};

@@ -30,13 +30,7 @@ pub fn open_gguf(source: Box<dyn ByteSource>) -> Result<Model> {
     let (spec, tensors) = arch::from_gguf(&gguf, &sources)?;
     let tokenizer = Tokenizer::from_gguf(&gguf.metadata)?;
     let chat = gguf_chat(&gguf.metadata)?;
-    Ok(Model {
-        spec,
-        tensors,
-        sources,
-        tokenizer,
-        chat,
-    })
+    Ok(Model { spec, tensors, sources, tokenizer, chat })
 }
 
 /// Open a Hugging Face directory. `open` is asked for files by name: `config.json`, `tokenizer.json`, and either
@@ -49,19 +43,10 @@ pub fn open_safetensors(open: &Open<'_>) -> Result<Model> {
     let directory = Directory::open(open)?;
     let (spec, tensors) = arch::from_directory(&directory)?;
     let tokenizer_config = directory.tokenizer_config.as_deref();
-    let tokenizer = Tokenizer::from_json(
-        &directory.tokenizer_json,
-        tokenizer_config,
-        directory.generation_config.as_deref(),
-    )?;
+    let tokenizer =
+        Tokenizer::from_json(&directory.tokenizer_json, tokenizer_config, directory.generation_config.as_deref())?;
     let chat = directory_chat(tokenizer_config, directory.chat_template.as_deref())?;
-    Ok(Model {
-        spec,
-        tensors,
-        sources: directory.sources,
-        tokenizer,
-        chat,
-    })
+    Ok(Model { spec, tensors, sources: directory.sources, tokenizer, chat })
 }
 
 fn gguf_chat(metadata: &Metadata) -> Result<Option<ChatTemplate>> {
@@ -74,10 +59,7 @@ fn gguf_chat(metadata: &Metadata) -> Result<Option<ChatTemplate>> {
         };
         let tokens = metadata.strings("tokenizer.ggml.tokens")?;
         tokens.get(id as usize).map(String::as_str).ok_or_else(|| {
-            Error::malformed(
-                format!("metadata '{key}'"),
-                format!("token {id} of a vocabulary of {}", tokens.len()),
-            )
+            Error::malformed(format!("metadata '{key}'"), format!("token {id} of a vocabulary of {}", tokens.len()))
         })
     };
     let bos = token("tokenizer.ggml.bos_token_id")?;
@@ -127,16 +109,11 @@ fn directory_chat(config: Option<&[u8]>, file: Option<&[u8]>) -> Result<Option<C
     let name = "tokenizer_config.json";
     let config: TokenizerConfig = match config {
         None => TokenizerConfig::default(),
-        Some(text) => {
-            serde_json::from_slice(text).map_err(|e| Error::malformed(name, e.to_string()))?
-        }
+        Some(text) => serde_json::from_slice(text).map_err(|e| Error::malformed(name, e.to_string()))?,
     };
     let template = match (file, &config.chat_template) {
         (Some(text), _) => std::str::from_utf8(text).map_err(|e| {
-            Error::malformed(
-                "chat_template.jinja",
-                format!("not UTF-8 after byte {}", e.valid_up_to()),
-            )
+            Error::malformed("chat_template.jinja", format!("not UTF-8 after byte {}", e.valid_up_to()))
         })?,
         (None, None) => return Ok(None),
         (None, Some(Templates::One(template))) => template,

@@ -68,19 +68,12 @@ fn weights(open: &Open<'_>) -> Result<Weights> {
     }
     let name = "model.safetensors.index.json";
     let Some(text) = whole(open, name, MAX_CONFIG_BYTES)? else {
-        return Err(Error::malformed(
-            single,
-            format!("there is neither this file nor {name}"),
-        ));
+        return Err(Error::malformed(single, format!("there is neither this file nor {name}")));
     };
-    let index: Index =
-        serde_json::from_slice(&text).map_err(|e| Error::malformed(name, e.to_string()))?;
+    let index: Index = serde_json::from_slice(&text).map_err(|e| Error::malformed(name, e.to_string()))?;
     let files: BTreeSet<&str> = index.weight_map.values().map(String::as_str).collect();
     if files.len() > MAX_SHARDS {
-        return Err(Error::malformed(
-            name,
-            format!("{} shards, at most {MAX_SHARDS}", files.len()),
-        ));
+        return Err(Error::malformed(name, format!("{} shards, at most {MAX_SHARDS}", files.len())));
     }
     let mut sources: Vec<Box<dyn ByteSource>> = Vec::new();
     let mut tensors: Vec<StoredTensor> = Vec::new();
@@ -105,12 +98,7 @@ fn weights(open: &Open<'_>) -> Result<Weights> {
 }
 
 /// The index and the shards' headers must tell the same story.
-fn check_map(
-    name: &str,
-    index: &Index,
-    files: &BTreeSet<&str>,
-    tensors: &[StoredTensor],
-) -> Result<()> {
+fn check_map(name: &str, index: &Index, files: &BTreeSet<&str>, tensors: &[StoredTensor]) -> Result<()> {
     let files: Vec<&str> = files.iter().copied().collect();
     let mut found: BTreeMap<&str, &str> = BTreeMap::new();
     for StoredTensor { info, .. } in tensors {
@@ -124,10 +112,7 @@ fn check_map(
     }
     for (tensor, file) in &index.weight_map {
         if found.get(tensor.as_str()) != Some(&file.as_str()) {
-            return Err(Error::malformed(
-                format!("{name} weight_map '{tensor}'"),
-                format!("{file} does not have it"),
-            ));
+            return Err(Error::malformed(format!("{name} weight_map '{tensor}'"), format!("{file} does not have it")));
         }
     }
     Ok(())
@@ -140,10 +125,7 @@ fn whole(open: &Open<'_>, name: &str, max: u64) -> Result<Option<Vec<u8>>> {
     };
     let len = source.len();
     if len > max {
-        return Err(Error::malformed(
-            name,
-            format!("{len} bytes, at most {max} are read"),
-        ));
+        return Err(Error::malformed(name, format!("{len} bytes, at most {max} are read")));
     }
     let mut bytes = vec![0; len as usize];
     source.read_at(0, &mut bytes)?;

@@ -30,9 +30,7 @@ impl ByteSource for MemorySource {
     }
 
     fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let end = offset
-            .checked_add(out.len() as u64)
-            .filter(|end| *end <= self.len());
+        let end = offset.checked_add(out.len() as u64).filter(|end| *end <= self.len());
         let Some(end) = end else {
             return Err(io::ErrorKind::UnexpectedEof.into());
         };

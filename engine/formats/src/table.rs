@@ -25,12 +25,7 @@ impl<'a> TensorTable<'a> {
     }
 
     /// Take the tensor of that name, if it is there, with its shape checked.
-    pub(crate) fn take(
-        &mut self,
-        name: &str,
-        rows: usize,
-        cols: usize,
-    ) -> Result<Option<TensorInfo>> {
+    pub(crate) fn take(&mut self, name: &str, rows: usize, cols: usize) -> Result<Option<TensorInfo>> {
         let Some(StoredTensor { info, rank }) = self.by_name.remove(name) else {
             return Ok(None);
         };
@@ -48,12 +43,8 @@ impl<'a> TensorTable<'a> {
 
     /// As [`TensorTable::take`], for a tensor that must be there.
     pub(crate) fn need(&mut self, name: &str, rows: usize, cols: usize) -> Result<TensorInfo> {
-        self.take(name, rows, cols)?.ok_or_else(|| {
-            Error::malformed(
-                format!("tensor '{name}'"),
-                format!("missing; expected {rows} x {cols}"),
-            )
-        })
+        self.take(name, rows, cols)?
+            .ok_or_else(|| Error::malformed(format!("tensor '{name}'"), format!("missing; expected {rows} x {cols}")))
     }
 
     /// Whether a tensor of that name is (still) there.
@@ -69,12 +60,8 @@ impl<'a> TensorTable<'a> {
     /// The bytes of a (small) tensor.
     pub(crate) fn read(&self, info: &TensorInfo) -> Result<Vec<u8>> {
         let field = || format!("tensor '{}'", info.name);
-        let len =
-            usize::try_from(info.bytes).map_err(|_| Error::malformed(field(), "too large"))?;
-        let source = self
-            .sources
-            .get(info.source)
-            .ok_or_else(|| Error::malformed(field(), "its file is not open"))?;
+        let len = usize::try_from(info.bytes).map_err(|_| Error::malformed(field(), "too large"))?;
+        let source = self.sources.get(info.source).ok_or_else(|| Error::malformed(field(), "its file is not open"))?;
         let mut bytes = vec![0; len];
         source.read_at(info.offset, &mut bytes)?;
         Ok(bytes)

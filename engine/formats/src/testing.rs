@@ -122,13 +122,7 @@ impl TinyModel {
     pub fn with_dtype(mut self, dtype: DType) -> TinyModel {
         (self.matrices, self.embed, self.output) = (dtype, dtype, dtype);
         if dtype.block().0 == 256 {
-            (
-                self.dim,
-                self.ffn,
-                self.n_heads,
-                self.n_groups,
-                self.head_dim,
-            ) = (256, 512, 8, 4, 32);
+            (self.dim, self.ffn, self.n_heads, self.n_groups, self.head_dim) = (256, 512, 8, 4, 32);
         }
         self
     }
@@ -146,166 +140,45 @@ impl TinyModel {
         let gemma = self.arch == "gemma3";
         let mut all = Vec::new();
         let mut add = |gguf: String, hf: String, rows, cols, dtype, kind| {
-            all.push(TinyTensor {
-                gguf,
-                hf,
-                rows,
-                cols,
-                dtype,
-                kind,
-            });
+            all.push(TinyTensor { gguf, hf, rows, cols, dtype, kind });
         };
         let plain = |name: &str| name.to_owned();
         let embed_hf = plain("model.embed_tokens.weight");
-        add(
-            plain("token_embd.weight"),
-            embed_hf,
-            vocab,
-            dim,
-            self.embed,
-            Kind::Matrix,
-        );
+        add(plain("token_embd.weight"), embed_hf, vocab, dim, self.embed, Kind::Matrix);
         for l in 0..self.n_layers {
             let mut layer = |gguf: &str, hf: &str, rows, cols, kind| {
                 let role = gguf.trim_end_matches(".weight");
-                let default = if matches!(kind, Kind::Matrix | Kind::Rotated(_)) {
-                    self.matrices
-                } else {
-                    DType::F32
-                };
+                let default = if matches!(kind, Kind::Matrix | Kind::Rotated(_)) { self.matrices } else { DType::F32 };
                 let chosen = self.overrides.iter().find(|(name, _)| *name == role);
                 let dtype = chosen.map_or(default, |&(_, dtype)| dtype);
-                add(
-                    format!("blk.{l}.{gguf}"),
-                    format!("model.layers.{l}.{hf}"),
-                    rows,
-                    cols,
-                    dtype,
-                    kind,
-                );
+                add(format!("blk.{l}.{gguf}"), format!("model.layers.{l}.{hf}"), rows, cols, dtype, kind);
             };
-            layer(
-                "attn_norm.weight",
-                "input_layernorm.weight",
-                1,
-                dim,
-                Kind::Norm,
-            );
-            layer(
-                "attn_q.weight",
-                "self_attn.q_proj.weight",
-                hq,
-                dim,
-                Kind::Rotated(heads),
-            );
-            layer(
-                "attn_k.weight",
-                "self_attn.k_proj.weight",
-                hk,
-                dim,
-                Kind::Rotated(groups),
-            );
-            layer(
-                "attn_v.weight",
-                "self_attn.v_proj.weight",
-                hk,
-                dim,
-                Kind::Matrix,
-            );
+            layer("attn_norm.weight", "input_layernorm.weight", 1, dim, Kind::Norm);
+            layer("attn_q.weight", "self_attn.q_proj.weight", hq, dim, Kind::Rotated(heads));
+            layer("attn_k.weight", "self_attn.k_proj.weight", hk, dim, Kind::Rotated(groups));
+            layer("attn_v.weight", "self_attn.v_proj.weight", hk, dim, Kind::Matrix);
             if self.arch == "qwen2" || self.qkv_bias {
-                layer(
-                    "attn_q.bias",
-                    "self_attn.q_proj.bias",
-                    1,
-                    hq,
-                    Kind::RotatedBias(heads),
-                );
-                layer(
-                    "attn_k.bias",
-                    "self_attn.k_proj.bias",
-                    1,
-                    hk,
-                    Kind::RotatedBias(groups),
-                );
+                layer("attn_q.bias", "self_attn.q_proj.bias", 1, hq, Kind::RotatedBias(heads));
+                layer("attn_k.bias", "self_attn.k_proj.bias", 1, hk, Kind::RotatedBias(groups));
                 layer("attn_v.bias", "self_attn.v_proj.bias", 1, hk, Kind::Bias);
             }
             if gemma {
-                layer(
-                    "attn_q_norm.weight",
-                    "self_attn.q_norm.weight",
-                    1,
-                    self.head_dim,
-                    Kind::Norm,
-                );
-                layer(
-                    "attn_k_norm.weight",
-                    "self_attn.k_norm.weight",
-                    1,
-                    self.head_dim,
-                    Kind::Norm,
-                );
+                layer("attn_q_norm.weight", "self_attn.q_norm.weight", 1, self.head_dim, Kind::Norm);
+                layer("attn_k_norm.weight", "self_attn.k_norm.weight", 1, self.head_dim, Kind::Norm);
                 let hf = "post_attention_layernorm.weight";
                 layer("post_attention_norm.weight", hf, 1, dim, Kind::Norm);
-                layer(
-                    "post_ffw_norm.weight",
-                    "post_feedforward_layernorm.weight",
-                    1,
-                    dim,
-                    Kind::Norm,
-                );
+                layer("post_ffw_norm.weight", "post_feedforward_layernorm.weight", 1, dim, Kind::Norm);
             }
-            layer(
-                "attn_output.weight",
-                "self_attn.o_proj.weight",
-                dim,
-                hq,
-                Kind::Matrix,
-            );
-            let before_ffn = if gemma {
-                "pre_feedforward_layernorm.weight"
-            } else {
-                "post_attention_layernorm.weight"
-            };
+            layer("attn_output.weight", "self_attn.o_proj.weight", dim, hq, Kind::Matrix);
+            let before_ffn = if gemma { "pre_feedforward_layernorm.weight" } else { "post_attention_layernorm.weight" };
             layer("ffn_norm.weight", before_ffn, 1, dim, Kind::Norm);
-            layer(
-                "ffn_gate.weight",
-                "mlp.gate_proj.weight",
-                ffn,
-                dim,
-                Kind::Matrix,
-            );
-            layer(
-                "ffn_up.weight",
-                "mlp.up_proj.weight",
-                ffn,
-                dim,
-                Kind::Matrix,
-            );
-            layer(
-                "ffn_down.weight",
-                "mlp.down_proj.weight",
-                dim,
-                ffn,
-                Kind::Matrix,
-            );
+            layer("ffn_gate.weight", "mlp.gate_proj.weight", ffn, dim, Kind::Matrix);
+            layer("ffn_up.weight", "mlp.up_proj.weight", ffn, dim, Kind::Matrix);
+            layer("ffn_down.weight", "mlp.down_proj.weight", dim, ffn, Kind::Matrix);
         }
-        add(
-            plain("output_norm.weight"),
-            plain("model.norm.weight"),
-            1,
-            dim,
-            DType::F32,
-            Kind::Norm,
-        );
+        add(plain("output_norm.weight"), plain("model.norm.weight"), 1, dim, DType::F32, Kind::Norm);
         if !self.tied {
-            add(
-                plain("output.weight"),
-                plain("lm_head.weight"),
-                vocab,
-                dim,
-                self.output,
-                Kind::Matrix,
-            );
+            add(plain("output.weight"), plain("lm_head.weight"), vocab, dim, self.output, Kind::Matrix);
         }
         all
     }
@@ -318,8 +191,6 @@ impl TinyModel {
             Kind::Bias | Kind::RotatedBias(_) => (0.0, 0.1),
             Kind::Norm => (1.0, 0.1),
         };
-        (0..tensor.rows * tensor.cols)
-            .map(|_| mean + std * rng.float())
-            .collect()
+        (0..tensor.rows * tensor.cols).map(|_| mean + std * rng.float()).collect()
     }
 }

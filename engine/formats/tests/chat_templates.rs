@@ -8,13 +8,7 @@ const SMOLLM2: &str = include_str!("data/smollm2.jinja");
 const QWEN: &str = include_str!("data/qwen2.5.jinja");
 
 fn conversation(turns: &[(&str, &str)]) -> Vec<ChatMessage> {
-    turns
-        .iter()
-        .map(|(role, content)| ChatMessage {
-            role: (*role).into(),
-            content: (*content).into(),
-        })
-        .collect()
+    turns.iter().map(|(role, content)| ChatMessage { role: (*role).into(), content: (*content).into() }).collect()
 }
 
 fn render(source: &str, turns: &[(&str, &str)], open_answer: bool) -> Result<String, Error> {
@@ -29,16 +23,7 @@ fn smollm2_writes_chatml() {
         "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n\
          <|im_start|>user\nHi <there> & \"you\"<|im_end|>\n<|im_start|>assistant\n"
     );
-    let found = render(
-        SMOLLM2,
-        &[
-            ("system", "Be brief."),
-            ("user", "a"),
-            ("assistant", "b"),
-            ("user", "c"),
-        ],
-        false,
-    );
+    let found = render(SMOLLM2, &[("system", "Be brief."), ("user", "a"), ("assistant", "b"), ("user", "c")], false);
     assert_eq!(
         found.unwrap(),
         "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\nb<|im_end|>\n\
@@ -48,12 +33,7 @@ fn smollm2_writes_chatml() {
 
 #[test]
 fn qwen_writes_chatml_with_its_own_system_prompt() {
-    let found = render(
-        QWEN,
-        &[("user", "a\n"), ("assistant", "b"), ("user", "{{ 7 * 7 }}")],
-        true,
-    )
-    .unwrap();
+    let found = render(QWEN, &[("user", "a\n"), ("assistant", "b"), ("user", "{{ 7 * 7 }}")], true).unwrap();
     assert_eq!(
         found,
         "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n\
@@ -61,10 +41,7 @@ fn qwen_writes_chatml_with_its_own_system_prompt() {
          <|im_start|>assistant\n"
     );
     let found = render(QWEN, &[("system", "S"), ("user", "u")], false).unwrap();
-    assert_eq!(
-        found,
-        "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nu<|im_end|>\n"
-    );
+    assert_eq!(found, "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nu<|im_end|>\n");
 }
 
 #[test]
@@ -74,16 +51,10 @@ fn the_dialect_of_hugging_face() {
                   {% for m in messages %}\n    {% if m.role == 'stop' %}{% break %}{% endif %}\n\
                   {{ m['content'].strip().upper() }}{{ eos_token }}\n    {% endfor %}\n{{ messages[0] | tojson }}\n";
     let found = render(source, &[("user", "  é<b>  "), ("stop", "never")], true).unwrap();
-    assert_eq!(
-        found,
-        "<s>É<B></s>\n{\"role\": \"user\", \"content\": \"  é<b>  \"}"
-    );
+    assert_eq!(found, "<s>É<B></s>\n{\"role\": \"user\", \"content\": \"  é<b>  \"}");
     let date = "[{{ strftime_now('%d %b %Y') }}]{% set ns = namespace(x=1) %}{% set ns.x = ns.x + 1 %}{{ ns.x }}";
     assert_eq!(render(date, &[], true).unwrap(), "[]2");
-    assert_eq!(
-        render("{{ 'a\nb' | indent(2) }}", &[], true).unwrap(),
-        "a\n  b"
-    );
+    assert_eq!(render("{{ 'a\nb' | indent(2) }}", &[], true).unwrap(), "a\n  b");
 }
 
 #[test]
@@ -91,10 +62,7 @@ fn a_refusal_tells_the_reason() {
     let source = "{% if messages[0].role != 'user' %}{{ raise_exception('roles must alternate') }}{% endif %}ok";
     assert_eq!(render(source, &[("user", "x")], true).unwrap(), "ok");
     let error = render(source, &[("system", "x")], true).unwrap_err();
-    assert!(
-        matches!(&error, Error::Template(reason) if reason.contains("roles must alternate")),
-        "{error}"
-    );
+    assert!(matches!(&error, Error::Template(reason) if reason.contains("roles must alternate")), "{error}");
 }
 
 #[test]
@@ -109,11 +77,7 @@ fn hostile_templates_fail_soon() {
     let comparisons = format!("{{{{ 1{} }}}}", " if 1 else 2".repeat(20_000));
     let attributes = format!("{{{{ messages{} }}}}", ".a".repeat(50_000));
     let calls = format!("{{{{ messages{} }}}}", "()".repeat(50_000));
-    let braces = format!(
-        "{{% set a = {}1{} %}}",
-        "{1:".repeat(20_000),
-        "}".repeat(20_000)
-    );
+    let braces = format!("{{% set a = {}1{} %}}", "{1:".repeat(20_000), "}".repeat(20_000));
     let elifs = format!("{{% if 0 %}}{}{{% endif %}}", "{% elif 0 %}".repeat(15_000));
     let tricky = format!("{{{{ {{'}}}}':1}}{} }}}}", "|list".repeat(20_000));
     let loops = "{% for a in [1] %}".repeat(10_000);
@@ -159,11 +123,7 @@ fn hostile_templates_fail_soon() {
         let shown: String = source.chars().take(80).collect();
         let outcome = render(source, &[("user", "x")], true);
         let took = start.elapsed();
-        assert!(
-            matches!(outcome, Err(Error::Template(_))),
-            "{shown}: {:.80?}",
-            outcome
-        );
+        assert!(matches!(outcome, Err(Error::Template(_))), "{shown}: {:.80?}", outcome);
         assert!(took < Duration::from_secs(5), "{shown}: {took:?}");
     }
 }
@@ -187,10 +147,7 @@ fn the_longest_chains_that_are_let_through_fit_a_small_stack() {
         // Half of what a browser's worker gives.
         let thread = std::thread::Builder::new().stack_size(512 << 10);
         let shown: String = chain.chars().take(60).collect();
-        let outcome = thread
-            .spawn(move || drop(render(&chain, &[], true)))
-            .unwrap()
-            .join();
+        let outcome = thread.spawn(move || drop(render(&chain, &[], true))).unwrap().join();
         assert!(outcome.is_ok(), "{shown}");
     }
 }

@@ -7,14 +7,9 @@ use serde_json::json;
 
 #[track_caller]
 fn refused<T>(result: Result<T, Error>, words: &[&str]) {
-    let Err(error) = result else {
-        panic!("accepted; expected an error with {words:?}")
-    };
+    let Err(error) = result else { panic!("accepted; expected an error with {words:?}") };
     let text = error.to_string();
-    assert!(
-        words.iter().all(|word| text.contains(word)),
-        "{text:?} lacks one of {words:?}"
-    );
+    assert!(words.iter().all(|word| text.contains(word)), "{text:?} lacks one of {words:?}");
 }
 
 #[track_caller]
@@ -34,11 +29,7 @@ fn alignment_of_zero_in_57_bytes() {
 
 #[test]
 fn odd_alignments() {
-    for (alignment, word) in [
-        (3u32, "found 3"),
-        (1 << 20, "found 1048576"),
-        (33, "found 33"),
-    ] {
+    for (alignment, word) in [(3u32, "found 3"), (1 << 20, "found 1048576"), (33, "found 33")] {
         let mut file = GgufWriter::default();
         file.pair("general.alignment", Value::U32(alignment));
         gguf_refused(file.finish(), &["'general.alignment'", word]);
@@ -66,44 +57,19 @@ fn tensors_larger_than_numbers() {
 #[test]
 fn tensor_tables() {
     let tensor = |name: &str, dims: &[u64], code: u32, data: &[u8]| {
-        GgufWriter::default()
-            .tensor(name, dims, code, data)
-            .finish()
+        GgufWriter::default().tensor(name, dims, code, data).finish()
     };
-    gguf_refused(
-        tensor("w", &[33], 2, &[0; 36]),
-        &["'w' dimensions", "33", "blocks of 32"],
-    );
-    gguf_refused(
-        tensor("w", &[], 0, &[0; 4]),
-        &["'w' number of dimensions", "found 0"],
-    );
-    gguf_refused(
-        tensor("w", &[1; 5], 0, &[0; 4]),
-        &["'w' number of dimensions", "found 5"],
-    );
+    gguf_refused(tensor("w", &[33], 2, &[0; 36]), &["'w' dimensions", "33", "blocks of 32"]);
+    gguf_refused(tensor("w", &[], 0, &[0; 4]), &["'w' number of dimensions", "found 0"]);
+    gguf_refused(tensor("w", &[1; 5], 0, &[0; 4]), &["'w' number of dimensions", "found 5"]);
     gguf_refused(tensor("w", &[256], 10, &[0; 84]), &["tensor 'w'", "Q2_K"]);
-    gguf_refused(
-        tensor("w", &[256], 77, &[0; 84]),
-        &["tensor 'w'", "number 77"],
-    );
-    gguf_refused(
-        tensor("w", &[256], 0, &[0; 84]),
-        &["'w' offset", "cut or corrupt"],
-    );
-    let twice = GgufWriter::default()
-        .tensor("w", &[1], 0, &[0; 4])
-        .tensor("w", &[1], 0, &[0; 4])
-        .finish();
+    gguf_refused(tensor("w", &[256], 77, &[0; 84]), &["tensor 'w'", "number 77"]);
+    gguf_refused(tensor("w", &[256], 0, &[0; 84]), &["'w' offset", "cut or corrupt"]);
+    let twice = GgufWriter::default().tensor("w", &[1], 0, &[0; 4]).tensor("w", &[1], 0, &[0; 4]).finish();
     gguf_refused(twice, &["tensor 'w'", "twice"]);
     let mut crooked = GgufWriter::new(3, 4);
-    crooked
-        .tensor("a", &[1], 0, &[0; 4])
-        .tensor("b", &[1], 0, &[0; 32]);
-    gguf_refused(
-        crooked.finish(),
-        &["'b' offset", "4 is not a multiple of the alignment 32"],
-    );
+    crooked.tensor("a", &[1], 0, &[0; 4]).tensor("b", &[1], 0, &[0; 32]);
+    gguf_refused(crooked.finish(), &["'b' offset", "4 is not a multiple of the alignment 32"]);
 }
 
 #[test]
@@ -118,21 +84,12 @@ fn headers() {
     counts[8..16].copy_from_slice(&0u64.to_le_bytes());
     counts[16..24].copy_from_slice(&u64::MAX.to_le_bytes());
     gguf_refused(counts, &["metadata count"]);
-    let twice = GgufWriter::default()
-        .pair("k", Value::U8(1))
-        .pair("k", Value::U8(1))
-        .finish();
+    let twice = GgufWriter::default().pair("k", Value::U8(1)).pair("k", Value::U8(1)).finish();
     gguf_refused(twice, &["metadata 'k'", "twice"]);
     let mut nested = Array::U8(vec![1]);
     for depth in 1..6 {
-        let file = GgufWriter::default()
-            .pair("deep", Value::Array(nested.clone()))
-            .finish();
-        assert_eq!(
-            Gguf::parse(&MemorySource(file)).is_ok(),
-            depth <= 4,
-            "depth {depth}"
-        );
+        let file = GgufWriter::default().pair("deep", Value::Array(nested.clone())).finish();
+        assert_eq!(Gguf::parse(&MemorySource(file)).is_ok(), depth <= 4, "depth {depth}");
         nested = Array::Array(vec![nested]);
     }
 }
@@ -152,13 +109,7 @@ fn every_value_type_comes_back() {
         ("j", Value::U64(4)),
         ("k", Value::I64(-4)),
         ("l", Value::F64(2.5)),
-        (
-            "m",
-            Value::Array(Array::Array(vec![
-                Array::I16(vec![-1, 2]),
-                Array::Str(vec!["x".into()]),
-            ])),
-        ),
+        ("m", Value::Array(Array::Array(vec![Array::I16(vec![-1, 2]), Array::Str(vec!["x".into()])]))),
         ("n", Value::Array(Array::Bool(vec![true, false]))),
         ("o", Value::Array(Array::F64(vec![0.5]))),
     ];
@@ -172,18 +123,8 @@ fn every_value_type_comes_back() {
         assert_eq!(gguf.metadata.get(key), Some(value), "{key}");
     }
     let meta = &gguf.metadata;
-    assert_eq!(
-        (
-            meta.u32("a").unwrap(),
-            meta.u32("j").unwrap(),
-            meta.f32("l").unwrap()
-        ),
-        (1, 4, 2.5)
-    );
-    assert_eq!(
-        (meta.str("i").unwrap(), meta.bool("h").unwrap()),
-        ("text", true)
-    );
+    assert_eq!((meta.u32("a").unwrap(), meta.u32("j").unwrap(), meta.f32("l").unwrap()), (1, 4, 2.5));
+    assert_eq!((meta.str("i").unwrap(), meta.bool("h").unwrap()), ("text", true));
     refused(meta.u32("b"), &["metadata 'b'", "-1"]);
     refused(meta.u32("zz"), &["metadata 'zz'", "missing"]);
     refused(meta.strings("n"), &["metadata 'n'", "array of bool"]);
@@ -200,38 +141,13 @@ fn with_pair(arch: &'static str, key: &str, value: Value, words: &[&str]) {
 
 #[test]
 fn features_that_are_not_computed() {
-    with_pair(
-        "llama",
-        "llama.expert_count",
-        Value::U32(8),
-        &["'llama.expert_count'", "8 experts"],
-    );
+    with_pair("llama", "llama.expert_count", Value::U32(8), &["'llama.expert_count'", "8 experts"]);
     let key = "gemma3.final_logit_softcapping";
     with_pair("gemma3", key, Value::F32(30.0), &[key, "30"]);
-    with_pair(
-        "llama",
-        "llama.attention.causal",
-        Value::Bool(false),
-        &["attention.causal"],
-    );
-    with_pair(
-        "qwen2",
-        "qwen2.rope.scaling.type",
-        Value::Str("yarn".into()),
-        &["'yarn'"],
-    );
-    with_pair(
-        "llama",
-        "llama.rope.dimension_count",
-        Value::U32(8),
-        &["dimension_count", "part of each head"],
-    );
-    with_pair(
-        "qwen2",
-        "qwen2.attention.sliding_window",
-        Value::U32(64),
-        &["sliding_window", "64"],
-    );
+    with_pair("llama", "llama.attention.causal", Value::Bool(false), &["attention.causal"]);
+    with_pair("qwen2", "qwen2.rope.scaling.type", Value::Str("yarn".into()), &["'yarn'"]);
+    with_pair("llama", "llama.rope.dimension_count", Value::U32(8), &["dimension_count", "part of each head"]);
+    with_pair("qwen2", "qwen2.attention.sliding_window", Value::U32(64), &["sliding_window", "64"]);
     with_pair("llama", "split.count", Value::U32(2), &["gguf-split"]);
     let mut file = TinyModel::new("llama").gguf_writer();
     file.tensor("blk.0.ffn_gate.bias", &[96], 0, &[0; 384]);
@@ -239,34 +155,22 @@ fn features_that_are_not_computed() {
     refused(open_gguf(Box::new(MemorySource(file.finish()))), &words);
     let mut file = TinyModel::new("llama").gguf_writer();
     file.tensor("blk.0.attn_output.bias", &[64], 0, &[1; 256]);
-    refused(
-        open_gguf(Box::new(MemorySource(file.finish()))),
-        &["attn_output.bias", "bias on attention"],
-    );
+    refused(open_gguf(Box::new(MemorySource(file.finish()))), &["attn_output.bias", "bias on attention"]);
     let mut file = GgufWriter::default();
     file.pair("general.architecture", Value::Str("mamba".into()));
-    refused(
-        open_gguf(Box::new(MemorySource(file.finish()))),
-        &["general.architecture", "mamba", "llama"],
-    );
+    refused(open_gguf(Box::new(MemorySource(file.finish()))), &["general.architecture", "mamba", "llama"]);
 }
 
 #[test]
 fn shapes_that_do_not_fit() {
     type Change = fn(&mut TinyModel);
     let changes: [(Change, &[&str]); 8] = [
-        (
-            |t| t.n_groups = 3,
-            &["head_count_kv", "3 KV heads do not divide 4"],
-        ),
+        (|t| t.n_groups = 3, &["head_count_kv", "3 KV heads do not divide 4"]),
         (|t| t.n_heads = 0, &["attn_q.weight", "zero"]),
         (|t| t.head_dim = 18, &["heads of 18", "multiples of 4"]),
         (|t| t.ffn = 100, &["MLP width of 100", "multiples of 32"]),
         (|t| t.dim = 72, &["residual width of 72"]),
-        (
-            |t| (t.n_heads, t.n_groups) = (3, 3),
-            &["query heads' width of 48"],
-        ),
+        (|t| (t.n_heads, t.n_groups) = (3, 3), &["query heads' width of 48"]),
         (|t| t.context_len = 0, &["context_length", "found 0"]),
         (|t| t.n_layers = 0, &["block_count", "found 0"]),
     ];
@@ -280,65 +184,21 @@ fn shapes_that_do_not_fit() {
 #[test]
 fn configs() {
     let cases = [
-        (
-            "model_type",
-            json!("mixtral"),
-            &["model_type", "mixtral"][..],
-        ),
+        ("model_type", json!("mixtral"), &["model_type", "mixtral"][..]),
         ("num_experts", json!(8), &["num_experts", "8 experts"]),
-        (
-            "num_key_value_heads",
-            json!(3),
-            &["num_key_value_heads", "do not divide"],
-        ),
-        (
-            "num_attention_heads",
-            json!(0),
-            &["num_attention_heads", "found 0"],
-        ),
-        (
-            "num_hidden_layers",
-            json!(100_000),
-            &["num_hidden_layers", "found 100000"],
-        ),
-        (
-            "num_hidden_layers",
-            json!(-1),
-            &["num_hidden_layers", "found -1"],
-        ),
-        (
-            "hidden_size",
-            json!(128),
-            &["model.embed_tokens.weight", "128"],
-        ),
+        ("num_key_value_heads", json!(3), &["num_key_value_heads", "do not divide"]),
+        ("num_attention_heads", json!(0), &["num_attention_heads", "found 0"]),
+        ("num_hidden_layers", json!(100_000), &["num_hidden_layers", "found 100000"]),
+        ("num_hidden_layers", json!(-1), &["num_hidden_layers", "found -1"]),
+        ("hidden_size", json!(128), &["model.embed_tokens.weight", "128"]),
         ("hidden_act", json!("gelu"), &["hidden_act", "'gelu'"]),
         ("mlp_bias", json!(true), &["mlp_bias"]),
-        (
-            "rope_scaling",
-            json!({"rope_type": "yarn", "factor": 2.0}),
-            &["'yarn'"],
-        ),
-        (
-            "rope_scaling",
-            json!({"rope_type": "linear", "factor": 0.0}),
-            &["rope scale", "found 0"],
-        ),
+        ("rope_scaling", json!({"rope_type": "yarn", "factor": 2.0}), &["'yarn'"]),
+        ("rope_scaling", json!({"rope_type": "linear", "factor": 0.0}), &["rope scale", "found 0"]),
         ("rope_theta", json!(-1.0), &["rope base", "found -1"]),
-        (
-            "quantization_config",
-            json!({"bits": 4}),
-            &["quantization_config"],
-        ),
-        (
-            "final_logit_softcapping",
-            json!(30.0),
-            &["final_logit_softcapping"],
-        ),
-        (
-            "tie_word_embeddings",
-            json!(false),
-            &["lm_head.weight", "missing"],
-        ),
+        ("quantization_config", json!({"bits": 4}), &["quantization_config"]),
+        ("final_logit_softcapping", json!(30.0), &["final_logit_softcapping"]),
+        ("tie_word_embeddings", json!(false), &["lm_head.weight", "missing"]),
         ("use_sliding_window", json!(true), &["use_sliding_window"]),
     ];
     let tiny = TinyModel::new("llama");
@@ -390,13 +250,7 @@ fn safetensors_headers() {
     }
     let mut files = with_header("{}");
     files.get_mut("model.safetensors").unwrap()[..8].copy_from_slice(&u64::MAX.to_le_bytes());
-    refused(
-        open_safetensors(&open_map(&files)),
-        &["model.safetensors header", "claims"],
-    );
+    refused(open_safetensors(&open_map(&files)), &["model.safetensors header", "claims"]);
     files.insert("model.safetensors".into(), vec![1, 2]);
-    refused(
-        open_safetensors(&open_map(&files)),
-        &["model.safetensors header", "2 bytes"],
-    );
+    refused(open_safetensors(&open_map(&files)), &["model.safetensors header", "2 bytes"]);
 }

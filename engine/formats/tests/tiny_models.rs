@@ -2,8 +2,7 @@
 
 use concertina_formats::testing::{TinyModel, open_map, split_in_shards};
 use concertina_formats::{
-    DType, Error, MemorySource, Model, ModelSpec, RopeStyle, TensorInfo, dequant, open_gguf,
-    open_safetensors,
+    DType, Error, MemorySource, Model, ModelSpec, RopeStyle, TensorInfo, dequant, open_gguf, open_safetensors,
 };
 
 const ARCHS: [&str; 3] = ["llama", "qwen2", "gemma3"];
@@ -19,9 +18,7 @@ fn directory(tiny: &TinyModel) -> Model {
 /// All values of a tensor.
 fn values(model: &Model, info: &TensorInfo) -> Vec<f32> {
     let mut bytes = vec![0; info.bytes as usize];
-    model.sources[info.source]
-        .read_at(info.offset, &mut bytes)
-        .unwrap();
+    model.sources[info.source].read_at(info.offset, &mut bytes).unwrap();
     let mut out = vec![0.0; info.rows * info.cols];
     dequant::dequantize_row(info.dtype, &bytes, &mut out).unwrap();
     out
@@ -32,23 +29,11 @@ fn both_worlds_agree() {
     for arch in ARCHS {
         let tiny = TinyModel::new(arch);
         let (a, b) = (gguf(&tiny), directory(&tiny));
-        let style = if arch == "llama" {
-            RopeStyle::Interleaved
-        } else {
-            RopeStyle::Halves
-        };
-        assert_eq!(
-            (a.spec.rope_style, b.spec.rope_style),
-            (style, RopeStyle::Halves)
-        );
+        let style = if arch == "llama" { RopeStyle::Interleaved } else { RopeStyle::Halves };
+        assert_eq!((a.spec.rope_style, b.spec.rope_style), (style, RopeStyle::Halves));
         let offset = if arch == "gemma3" { 1.0 } else { 0.0 };
         assert_eq!((a.spec.norm_offset, b.spec.norm_offset), (0.0, offset));
-        let same = ModelSpec {
-            name: a.spec.name.clone(),
-            rope_style: style,
-            norm_offset: 0.0,
-            ..b.spec.clone()
-        };
+        let same = ModelSpec { name: a.spec.name.clone(), rope_style: style, norm_offset: 0.0, ..b.spec.clone() };
         assert_eq!(a.spec, same);
         assert_eq!(a.tensors.output.is_some(), b.tensors.output.is_some());
         assert_eq!(a.tensors.output.is_none(), tiny.tied);
@@ -78,10 +63,7 @@ fn every_type_opens_and_has_sane_weights() {
         let mean = values.iter().sum::<f32>() / n;
         let rms = (values.iter().map(|x| x * x).sum::<f32>() / n).sqrt();
         let expected = 1.0 / (info.cols as f32).sqrt();
-        assert!(
-            (rms / expected - 1.0).abs() < 0.25,
-            "{dtype:?}: rms {rms}, expected {expected}"
-        );
+        assert!((rms / expected - 1.0).abs() < 0.25, "{dtype:?}: rms {rms}, expected {expected}");
         assert!(mean.abs() < 0.2 * expected, "{dtype:?}: mean {mean}");
     }
 }
@@ -93,10 +75,7 @@ fn roles_of_their_own_type() {
     tiny.output = DType::F16;
     let model = gguf(&tiny);
     let layer = &model.tensors.layers[0];
-    assert_eq!(
-        (layer.gate.dtype, layer.down.dtype),
-        (DType::Q4_0, DType::Q8_0)
-    );
+    assert_eq!((layer.gate.dtype, layer.down.dtype), (DType::Q4_0, DType::Q8_0));
     assert_eq!(model.tensors.output.unwrap().dtype, DType::F16);
 }
 
@@ -118,14 +97,8 @@ fn llama_options() {
     assert!(model.tensors.layers[0].k_bias.is_some());
     assert_eq!(model.spec.ropes[0].factors, tiny.rope_factors);
     tiny.rope_factors.pop();
-    let error = open_gguf(Box::new(MemorySource(tiny.gguf())))
-        .err()
-        .unwrap()
-        .to_string();
-    assert!(
-        error.contains("rope_freqs.weight") && error.contains("1 x 8"),
-        "{error}"
-    );
+    let error = open_gguf(Box::new(MemorySource(tiny.gguf()))).err().unwrap().to_string();
+    assert!(error.contains("rope_freqs.weight") && error.contains("1 x 8"), "{error}");
 }
 
 /// Llama 3.1's stretched frequencies, against values computed from its published definition by hand for a head of 4 with
@@ -144,28 +117,13 @@ fn llama3_scaling_from_config() {
     // Pair i of 8 has a wave of 2 pi 10^(i/2): 6.28, 19.9, 62.8, 199, 628, 1987, ... positions; 1000 / 4 = 250 and below
     // stay, above 1000 is divided by 8, pair 4 lies between: 1000 / 628.3 = 1.5915 waves, kept by (1.5915 - 1) / 3.
     let keep = (1000.0 / 628.318_53 - 1.0) / 3.0;
-    let expected = [
-        1.0,
-        1.0,
-        1.0,
-        1.0,
-        1.0 / ((1.0 - keep) / 8.0 + keep),
-        8.0,
-        8.0,
-        8.0,
-    ];
+    let expected = [1.0, 1.0, 1.0, 1.0, 1.0 / ((1.0 - keep) / 8.0 + keep), 8.0, 8.0, 8.0];
     for (found, expected) in spec.ropes[0].factors.iter().zip(expected) {
-        assert!(
-            (f64::from(*found) - expected).abs() < 1e-5,
-            "{found} {expected}"
-        );
+        assert!((f64::from(*found) - expected).abs() < 1e-5, "{found} {expected}");
     }
     config["rope_scaling"] = serde_json::json!({"type": "linear", "factor": 4.0});
     files.insert("config.json".into(), config.to_string().into_bytes());
-    assert_eq!(
-        open_safetensors(&open_map(&files)).unwrap().spec.ropes[0].scale,
-        4.0
-    );
+    assert_eq!(open_safetensors(&open_map(&files)).unwrap().spec.ropes[0].scale, 4.0);
 }
 
 #[test]
@@ -173,15 +131,10 @@ fn rope_parameters_of_transformers_5() {
     let tiny = TinyModel::new("gemma3");
     let mut files = tiny.safetensors();
     let mut config = tiny.config();
-    for gone in [
-        "rope_theta",
-        "rope_local_base_freq",
-        "sliding_window_pattern",
-    ] {
+    for gone in ["rope_theta", "rope_local_base_freq", "sliding_window_pattern"] {
         config.as_object_mut().unwrap().remove(gone);
     }
-    config["layer_types"] =
-        serde_json::json!(["full_attention", "sliding_attention", "full_attention"]);
+    config["layer_types"] = serde_json::json!(["full_attention", "sliding_attention", "full_attention"]);
     config["rope_parameters"] = serde_json::json!({
         "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 5e5},
         "sliding_attention": {"rope_type": "default", "rope_theta": 2e4},
@@ -190,10 +143,7 @@ fn rope_parameters_of_transformers_5() {
     let spec = open_safetensors(&open_map(&files)).unwrap().spec;
     assert_eq!((spec.ropes[0].base, spec.ropes[0].scale), (5e5, 8.0));
     assert_eq!((spec.ropes[1].base, spec.ropes[1].scale), (2e4, 1.0));
-    assert_eq!(
-        spec.layers.iter().map(|l| l.rope).collect::<Vec<_>>(),
-        [0, 1, 0]
-    );
+    assert_eq!(spec.layers.iter().map(|l| l.rope).collect::<Vec<_>>(), [0, 1, 0]);
 }
 
 #[test]
@@ -208,24 +158,12 @@ fn shards() {
         assert_eq!(values(&whole, a), values(&sharded, b));
         let mut lost = files.clone();
         lost.remove("model-00002-of-00003.safetensors");
-        let error = open_safetensors(&open_map(&lost))
-            .err()
-            .unwrap()
-            .to_string();
-        assert!(
-            error.contains("model-00002-of-00003.safetensors"),
-            "{error}"
-        );
+        let error = open_safetensors(&open_map(&lost)).err().unwrap().to_string();
+        assert!(error.contains("model-00002-of-00003.safetensors"), "{error}");
         let mut elsewhere = files;
         let index = elsewhere.get_mut("model.safetensors.index.json").unwrap();
-        *index = String::from_utf8(index.clone())
-            .unwrap()
-            .replace("model-00002", "../model-00002")
-            .into_bytes();
-        assert!(matches!(
-            open_safetensors(&open_map(&elsewhere)),
-            Err(Error::Malformed { .. })
-        ));
+        *index = String::from_utf8(index.clone()).unwrap().replace("model-00002", "../model-00002").into_bytes();
+        assert!(matches!(open_safetensors(&open_map(&elsewhere)), Err(Error::Malformed { .. })));
     }
 }
 

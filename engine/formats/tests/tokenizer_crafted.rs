@@ -29,9 +29,7 @@ fn spelled(byte: u8) -> String {
         return char::from(byte).to_string();
     }
     let before = (0..byte).filter(|b| !printable(*b)).count();
-    char::from_u32(256 + u32::try_from(before).unwrap())
-        .unwrap()
-        .to_string()
+    char::from_u32(256 + u32::try_from(before).unwrap()).unwrap().to_string()
 }
 
 /// A SentencePiece vocabulary: `<unk>`, `<s>`, `</s>`, 256 bytes, then `pieces` with scores and types.
@@ -53,31 +51,17 @@ fn sentence(pieces: &[(&str, f32, i32)], add_space_prefix: bool) -> Metadata {
     meta.insert("tokenizer.ggml.tokens", Value::Array(Array::Str(tokens)));
     meta.insert("tokenizer.ggml.scores", Value::Array(Array::F32(scores)));
     meta.insert("tokenizer.ggml.token_type", Value::Array(Array::I32(types)));
-    meta.insert(
-        "tokenizer.ggml.add_space_prefix",
-        Value::Bool(add_space_prefix),
-    );
+    meta.insert("tokenizer.ggml.add_space_prefix", Value::Bool(add_space_prefix));
     meta
 }
 
 fn odd_texts() -> Vec<String> {
-    let mut texts: Vec<String> = [
-        "",
-        " ",
-        "  a  b ",
-        "é漢🙂\u{200d}👩",
-        "\0\u{1}\u{7f}\u{ad}\u{feff}",
-        "a\r\n\t\u{2028}b",
-        "<s>a<|x|>",
-    ]
-    .map(String::from)
-    .into();
+    let mut texts: Vec<String> =
+        ["", " ", "  a  b ", "é漢🙂\u{200d}👩", "\0\u{1}\u{7f}\u{ad}\u{feff}", "a\r\n\t\u{2028}b", "<s>a<|x|>"]
+            .map(String::from)
+            .into();
     // Every tenth character of Unicode, in texts of a thousand.
-    let all: Vec<char> = (0..0x11_0000)
-        .step_by(10)
-        .filter_map(char::from_u32)
-        .filter(|c| *c != '\u{2581}')
-        .collect();
+    let all: Vec<char> = (0..0x11_0000).step_by(10).filter_map(char::from_u32).filter(|c| *c != '\u{2581}').collect();
     texts.extend(all.chunks(1000).map(|chunk| chunk.iter().collect()));
     texts
 }
@@ -86,31 +70,17 @@ fn assert_round_trip(tokenizer: &Tokenizer, text: &str) {
     let tokens = tokenizer.encode(text, false).unwrap();
     assert_eq!(tokenizer.decode(&tokens).unwrap(), text);
     let mut stream = tokenizer.stream();
-    let mut streamed: String = tokens
-        .iter()
-        .map(|token| stream.push(*token).unwrap())
-        .collect();
+    let mut streamed: String = tokens.iter().map(|token| stream.push(*token).unwrap()).collect();
     streamed.push_str(&stream.finish().unwrap());
     assert_eq!(streamed, text);
 }
 
 #[test]
 fn byte_level_tokens_and_merges() {
-    let more = [
-        ("he", 1),
-        ("ll", 1),
-        ("hell", 1),
-        ("<|x|>", 3),
-        ("<|x|><|y|>", 3),
-        ("@@", 4),
-        ("Ġ", 1),
-    ];
+    let more = [("he", 1), ("ll", 1), ("hell", 1), ("<|x|>", 3), ("<|x|><|y|>", 3), ("@@", 4), ("Ġ", 1)];
     let merges = ["l l", "h e", "he ll"];
     let tokenizer = Tokenizer::from_gguf(&byte_level("gpt-2", &more, &merges)).unwrap();
-    assert_eq!(
-        tokenizer.encode("hello", false).unwrap(),
-        [258, u32::from(b'o')]
-    );
+    assert_eq!(tokenizer.encode("hello", false).unwrap(), [258, u32::from(b'o')]);
     // The last token of a text wins, and the first still decodes.
     assert_eq!(tokenizer.encode(" ", false).unwrap(), [262]);
     assert_eq!(tokenizer.decode(&[32, 262]).unwrap(), "  ");
@@ -156,12 +126,7 @@ fn sentence_pieces_merge_by_score_leftmost_first() {
     assert_eq!(tokenizer.encode("b ", false).unwrap(), [b, space]);
     // What has no piece is bytes.
     assert_eq!(tokenizer.encode("é", false).unwrap(), [3 + 0xC3, 3 + 0xA9]);
-    assert_eq!(
-        tokenizer
-            .decode(&[1, 3 + 0xC3, 3 + 0xA9, 3 + 0xC3, 2])
-            .unwrap(),
-        "é\u{fffd}"
-    );
+    assert_eq!(tokenizer.decode(&[1, 3 + 0xC3, 3 + 0xA9, 3 + 0xC3, 2]).unwrap(), "é\u{fffd}");
     assert_eq!(tokenizer.bos(), Some(1));
     assert_eq!(tokenizer.encode_prompt("<s>a", true).unwrap(), [1, a]);
     assert_eq!(tokenizer.encode_prompt("a", true).unwrap(), [1, a]);
@@ -173,23 +138,12 @@ fn sentence_pieces_merge_by_score_leftmost_first() {
 
 #[test]
 fn sentence_pieces_with_a_space_in_front() {
-    let pieces = [
-        ("a", -1.0, 1),
-        ("\u{2581}", -3.0, 1),
-        ("\u{2581}a", -2.0, 1),
-        ("@", 0.0, 4),
-    ];
+    let pieces = [("a", -1.0, 1), ("\u{2581}", -3.0, 1), ("\u{2581}a", -2.0, 1), ("@", 0.0, 4)];
     let tokenizer = Tokenizer::from_gguf(&sentence(&pieces, true)).unwrap();
     assert_eq!(tokenizer.encode("a", false).unwrap(), [261]);
-    assert_eq!(
-        tokenizer.encode("aa<s>a@a", true).unwrap(),
-        [261, 259, 1, 261, 262, 261]
-    );
+    assert_eq!(tokenizer.encode("aa<s>a@a", true).unwrap(), [261, 259, 1, 261, 262, 261]);
     assert_eq!(tokenizer.decode(&[1, 261, 261]).unwrap(), "a a");
-    assert_eq!(
-        tokenizer.decode(&[1, 261, 259, 2, 261, 262, 261]).unwrap(),
-        "aaa@a"
-    );
+    assert_eq!(tokenizer.decode(&[1, 261, 259, 2, 261, 262, 261]).unwrap(), "aaa@a");
     for text in odd_texts() {
         assert_round_trip(&tokenizer, &text);
     }
@@ -197,29 +151,16 @@ fn sentence_pieces_with_a_space_in_front() {
 
 #[test]
 fn contradictions_in_gguf_are_errors() {
-    let strings = |texts: &[&str]| {
-        Value::Array(Array::Str(
-            texts.iter().map(|text| (*text).to_owned()).collect(),
-        ))
-    };
+    let strings = |texts: &[&str]| Value::Array(Array::Str(texts.iter().map(|text| (*text).to_owned()).collect()));
     let cases: Vec<(&str, Value)> = vec![
         ("tokenizer.ggml.model", Value::Str("rwkv".into())),
         ("tokenizer.ggml.model", Value::U32(1)),
         ("tokenizer.ggml.pre", Value::Str("unheard-of".into())),
         ("tokenizer.ggml.tokens", strings(&[])),
         ("tokenizer.ggml.tokens", strings(&["a"])),
-        (
-            "tokenizer.ggml.token_type",
-            Value::Array(Array::I32(vec![1; 3])),
-        ),
-        (
-            "tokenizer.ggml.token_type",
-            Value::Array(Array::I32(vec![77; 257])),
-        ),
-        (
-            "tokenizer.ggml.token_type",
-            Value::Array(Array::I32(vec![6; 257])),
-        ),
+        ("tokenizer.ggml.token_type", Value::Array(Array::I32(vec![1; 3]))),
+        ("tokenizer.ggml.token_type", Value::Array(Array::I32(vec![77; 257]))),
+        ("tokenizer.ggml.token_type", Value::Array(Array::I32(vec![6; 257]))),
         ("tokenizer.ggml.merges", strings(&["ab"])),
         ("tokenizer.ggml.merges", strings(&["a nowhere"])),
         ("tokenizer.ggml.merges", strings(&["a b"])),
@@ -241,10 +182,7 @@ fn contradictions_in_gguf_are_errors() {
     assert!(Tokenizer::from_gguf(&byte_level("gpt-2", &[(&long, 1)], &[])).is_err());
     assert!(Tokenizer::from_gguf(&sentence(&[("a", f32::NAN, 1)], true)).is_err());
     let mut meta = sentence(&[], true);
-    meta.insert(
-        "tokenizer.ggml.scores",
-        Value::Array(Array::F32(vec![0.0; 5])),
-    );
+    meta.insert("tokenizer.ggml.scores", Value::Array(Array::F32(vec![0.0; 5])));
     assert!(Tokenizer::from_gguf(&meta).is_err());
     assert!(Tokenizer::from_gguf(&Metadata::default()).is_err());
 }
@@ -275,27 +213,16 @@ fn from_json(json: &serde_json::Value) -> Result<Tokenizer, Error> {
 
 #[test]
 fn tokenizer_json() {
-    let config =
-        json!({"bos_token": {"content": "<bos>"}, "eos_token": "he", "add_bos_token": true})
-            .to_string();
+    let config = json!({"bos_token": {"content": "<bos>"}, "eos_token": "he", "add_bos_token": true}).to_string();
     let generation = json!({"eos_token_id": [97, 98]}).to_string();
-    let tokenizer = Tokenizer::from_json(
-        bpe_json().to_string().as_bytes(),
-        Some(config.as_bytes()),
-        Some(generation.as_bytes()),
-    )
-    .unwrap();
-    assert_eq!(
-        (tokenizer.bos(), tokenizer.eos(), tokenizer.vocab_len()),
-        (Some(257), Some(256), 259)
-    );
+    let tokenizer =
+        Tokenizer::from_json(bpe_json().to_string().as_bytes(), Some(config.as_bytes()), Some(generation.as_bytes()))
+            .unwrap();
+    assert_eq!((tokenizer.bos(), tokenizer.eos(), tokenizer.vocab_len()), (Some(257), Some(256), 259));
     assert!([97, 98, 256].iter().all(|id| tokenizer.is_end(*id)) && !tokenizer.is_end(99));
     assert_eq!(tokenizer.bos_text(), "<bos>");
     assert_eq!(tokenizer.encode("hey", false).unwrap(), [256, 121]);
-    assert_eq!(
-        tokenizer.encode_prompt("<bos>he", true).unwrap(),
-        [257, 256]
-    );
+    assert_eq!(tokenizer.encode_prompt("<bos>he", true).unwrap(), [257, 256]);
     assert_eq!(tokenizer.encode("@@<bos>", true).unwrap(), [258, 257]);
     assert_eq!(tokenizer.encode("@@<bos>", false).unwrap().len(), 6);
     assert_eq!(tokenizer.decode(&[257, 258, 104]).unwrap(), "@@h");
@@ -307,34 +234,21 @@ fn tokenizer_json() {
 #[test]
 fn nonsense_in_json_is_an_error_or_harmless() {
     assert!(from_json(&bpe_json()).is_ok());
-    let replace =
-        json!({"type": "Replace", "pattern": {"String": "a"}, "content": "aaaaaaaaaaaaaaaa"});
+    let replace = json!({"type": "Replace", "pattern": {"String": "a"}, "content": "aaaaaaaaaaaaaaaa"});
     let cases = [
         ("/model/merges", json!([["h", "nowhere"]])),
         ("/model/merges", json!([["", ""]])),
         ("/model/vocab", json!({})),
         ("/model/vocab", json!({"a": 4_000_000_000_u32})),
-        (
-            "/model/continuing_subword_prefix",
-            json!("longer than any token"),
-        ),
+        ("/model/continuing_subword_prefix", json!("longer than any token")),
         ("/model/unk_token", json!("nowhere")),
         (
             "/model",
             json!({"type": "WordPiece", "unk_token": "nowhere", "continuing_subword_prefix": "##", "max_input_chars_per_word": 0, "vocab": {"a": 0}}),
         ),
-        (
-            "/model",
-            json!({"type": "Unigram", "unk_id": 99, "vocab": [["a", 0.0]], "byte_fallback": false}),
-        ),
-        (
-            "/model",
-            json!({"type": "Unigram", "unk_id": null, "vocab": [], "byte_fallback": true}),
-        ),
-        (
-            "/pre_tokenizer",
-            json!({"type": "FixedLength", "length": 0}),
-        ),
+        ("/model", json!({"type": "Unigram", "unk_id": 99, "vocab": [["a", 0.0]], "byte_fallback": false})),
+        ("/model", json!({"type": "Unigram", "unk_id": null, "vocab": [], "byte_fallback": true})),
+        ("/pre_tokenizer", json!({"type": "FixedLength", "length": 0})),
         (
             "/pre_tokenizer",
             json!({"type": "Split", "pattern": {"Regex": "(("}, "behavior": "Isolated", "invert": false}),
@@ -347,40 +261,23 @@ fn nonsense_in_json_is_an_error_or_harmless() {
             "/pre_tokenizer",
             json!({"type": "Split", "pattern": {"Regex": "x".repeat(1 << 20)}, "behavior": "Isolated", "invert": false}),
         ),
-        (
-            "/normalizer",
-            json!({"type": "Sequence", "normalizers": vec![replace; 12]}),
-        ),
-        (
-            "/normalizer",
-            json!({"type": "Precompiled", "precompiled_charsmap": "AAAA"}),
-        ),
-        (
-            "/normalizer",
-            json!({"type": "Precompiled", "precompiled_charsmap": "/////wAAAAAA"}),
-        ),
+        ("/normalizer", json!({"type": "Sequence", "normalizers": vec![replace; 12]})),
+        ("/normalizer", json!({"type": "Precompiled", "precompiled_charsmap": "AAAA"})),
+        ("/normalizer", json!({"type": "Precompiled", "precompiled_charsmap": "/////wAAAAAA"})),
         ("/added_tokens/0/content", json!("")),
         ("/added_tokens/0/id", json!(4_000_000_000_u32)),
         (
             "/post_processor",
             json!({"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "no", "type_id": 0}}], "pair": [], "special_tokens": {}}),
         ),
-        (
-            "/decoder",
-            json!({"type": "Strip", "content": " ", "start": 9_999_999, "stop": 9}),
-        ),
+        ("/decoder", json!({"type": "Strip", "content": " ", "start": 9_999_999, "stop": 9})),
     ];
     for (place, value) in cases {
         let mut json = bpe_json();
         *json.pointer_mut(place).unwrap() = value;
         // Whatever comes of it, it is no panic, and tokens that come out decode.
         if let Ok(tokenizer) = from_json(&json) {
-            for text in [
-                "",
-                "he he",
-                "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaab",
-                "é漢🙂 <bos>@@",
-            ] {
+            for text in ["", "he he", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaab", "é漢🙂 <bos>@@"] {
                 if let Ok(tokens) = tokenizer.encode_prompt(text, true) {
                     tokenizer.decode(&tokens).unwrap();
                 }
@@ -389,35 +286,13 @@ fn nonsense_in_json_is_an_error_or_harmless() {
     }
     let mut json = bpe_json();
     json["added_tokens"][0]["id"] = 300.into();
-    assert!(
-        matches!(from_json(&json), Err(Error::Malformed { .. })),
-        "the crate would give it another id"
-    );
-    for bytes in [
-        &b""[..],
-        b"{",
-        b"null",
-        b"[]",
-        b"{\"model\": 1}",
-        b"\xFF\xFE",
-    ] {
-        assert!(matches!(
-            Tokenizer::from_json(bytes, None, None),
-            Err(Error::Tokenizer(_))
-        ));
+    assert!(matches!(from_json(&json), Err(Error::Malformed { .. })), "the crate would give it another id");
+    for bytes in [&b""[..], b"{", b"null", b"[]", b"{\"model\": 1}", b"\xFF\xFE"] {
+        assert!(matches!(Tokenizer::from_json(bytes, None, None), Err(Error::Tokenizer(_))));
     }
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
     assert!(Tokenizer::from_json(deep.as_bytes(), None, None).is_err());
     let sound = bpe_json().to_string();
-    assert!(
-        Tokenizer::from_json(
-            sound.as_bytes(),
-            None,
-            Some(br#"{"eos_token_id": [1, 999999]}"#)
-        )
-        .is_err()
-    );
-    assert!(
-        Tokenizer::from_json(sound.as_bytes(), None, Some(br#"{"eos_token_id": -1}"#)).is_err()
-    );
+    assert!(Tokenizer::from_json(sound.as_bytes(), None, Some(br#"{"eos_token_id": [1, 999999]}"#)).is_err());
+    assert!(Tokenizer::from_json(sound.as_bytes(), None, Some(br#"{"eos_token_id": -1}"#)).is_err());
 }

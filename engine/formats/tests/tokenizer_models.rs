@@ -14,11 +14,7 @@ use concertina_formats::gguf::Gguf;
 use concertina_formats::{ByteSource, Tokenizer};
 use serde_json::Value;
 
-const MODELS: [&str; 3] = [
-    "smollm2-135m-instruct-q4_1",
-    "qwen2.5-coder-0.5b-instruct-q4_k_m",
-    "gemma-3-270m-q4_k_m",
-];
+const MODELS: [&str; 3] = ["smollm2-135m-instruct-q4_1", "qwen2.5-coder-0.5b-instruct-q4_k_m", "gemma-3-270m-q4_k_m"];
 
 struct FileSource(Mutex<File>, u64);
 
@@ -48,20 +44,12 @@ fn open(model: &str) -> Option<Tokenizer> {
     let gguf = Gguf::parse(&FileSource(Mutex::new(file), len)).unwrap();
     let start = Instant::now();
     let tokenizer = Tokenizer::from_gguf(&gguf.metadata).unwrap();
-    println!(
-        "{model}: tokenizer built in {} ms",
-        start.elapsed().as_millis()
-    );
+    println!("{model}: tokenizer built in {} ms", start.elapsed().as_millis());
     Some(tokenizer)
 }
 
 fn tokens(value: &Value) -> Vec<u32> {
-    value
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|id| u32::try_from(id.as_u64().unwrap()).unwrap())
-        .collect()
+    value.as_array().unwrap().iter().map(|id| u32::try_from(id.as_u64().unwrap()).unwrap()).collect()
 }
 
 fn golden() -> Value {
@@ -86,9 +74,7 @@ fn prompts_have_the_oracles_tokens() {
         for (name, expected) in oracle["prompts"].as_object().unwrap() {
             let prompt = &prompts[name];
             let special = prompt["special"].as_bool().unwrap_or(false);
-            let mut found = tokenizer
-                .encode_prompt(prompt["text"].as_str().unwrap(), special)
-                .unwrap();
+            let mut found = tokenizer.encode_prompt(prompt["text"].as_str().unwrap(), special).unwrap();
             let expected = tokens(&expected["tokens"]);
             if prompt.get("max_tokens_in").is_some() {
                 found.truncate(expected.len());
@@ -114,25 +100,13 @@ fn odd_texts_have_llama_cpps_tokens() {
             let mut check = |special: bool, expected: Vec<u32>| {
                 let found = tokenizer.encode(text, special).unwrap();
                 if found != expected {
-                    wrong.push(format!(
-                        "{text:?} special {special}: {found:?}, llama.cpp {expected:?}"
-                    ));
+                    wrong.push(format!("{text:?} special {special}: {found:?}, llama.cpp {expected:?}"));
                 }
             };
             check(false, plain.clone());
-            check(
-                true,
-                expected["special"]
-                    .get(index.to_string())
-                    .map_or(plain, tokens),
-            );
+            check(true, expected["special"].get(index.to_string()).map_or(plain, tokens));
         }
-        assert!(
-            wrong.is_empty(),
-            "{model}: {}\n{}",
-            wrong.len(),
-            wrong.join("\n")
-        );
+        assert!(wrong.is_empty(), "{model}: {}\n{}", wrong.len(), wrong.join("\n"));
     }
 }
 
@@ -149,72 +123,42 @@ fn texts_come_back_and_streams_equal_decoding() {
             let decoded = tokenizer.decode(&tokens).unwrap();
             // SentencePiece cannot tell U+2581 from a space; SmolLM2 has no token for some control bytes.
             let lossy = (model.starts_with("gemma") && text.contains('\u{2581}'))
-                || (model.starts_with("smollm")
-                    && text
-                        .chars()
-                        .any(|c| c.is_control() || u32::from(c) > 0xFFFF));
+                || (model.starts_with("smollm") && text.chars().any(|c| c.is_control() || u32::from(c) > 0xFFFF));
             if !lossy {
                 assert_eq!(decoded, text, "{model}");
             }
             let mut stream = tokenizer.stream();
-            let mut streamed: String = tokens
-                .iter()
-                .map(|token| stream.push(*token).unwrap())
-                .collect();
+            let mut streamed: String = tokens.iter().map(|token| stream.push(*token).unwrap()).collect();
             streamed.push_str(&stream.finish().unwrap());
             assert_eq!(streamed, decoded, "{model}");
         }
         // All tokens in a row, whatever bytes that makes.
-        let all: Vec<u32> = (0..u32::try_from(tokenizer.vocab_len()).unwrap())
-            .rev()
-            .collect();
+        let all: Vec<u32> = (0..u32::try_from(tokenizer.vocab_len()).unwrap()).rev().collect();
         let mut stream = tokenizer.stream();
-        let mut streamed: String = all
-            .iter()
-            .map(|token| stream.push(*token).unwrap())
-            .collect();
+        let mut streamed: String = all.iter().map(|token| stream.push(*token).unwrap()).collect();
         streamed.push_str(&stream.finish().unwrap());
         assert_eq!(streamed, tokenizer.decode(&all).unwrap());
-        assert!(
-            tokenizer
-                .decode(&[u32::try_from(tokenizer.vocab_len()).unwrap()])
-                .is_err()
-        );
+        assert!(tokenizer.decode(&[u32::try_from(tokenizer.vocab_len()).unwrap()]).is_err());
     }
 }
 
 #[test]
 fn roles_of_real_files() {
     if let Some(smollm) = open(MODELS[0]) {
-        assert_eq!(
-            (smollm.bos(), smollm.eos(), smollm.vocab_len()),
-            (None, Some(2), 49152)
-        );
-        assert_eq!(
-            (smollm.bos_text().as_str(), smollm.eos_text().as_str()),
-            ("<|im_start|>", "<|im_end|>")
-        );
+        assert_eq!((smollm.bos(), smollm.eos(), smollm.vocab_len()), (None, Some(2), 49152));
+        assert_eq!((smollm.bos_text().as_str(), smollm.eos_text().as_str()), ("<|im_start|>", "<|im_end|>"));
         assert!(smollm.is_end(2) && smollm.is_end(0) && !smollm.is_end(1));
         assert_eq!(smollm.decode(&[1, 504, 2]).unwrap(), "The");
     }
     if let Some(qwen) = open(MODELS[1]) {
-        assert_eq!(
-            (qwen.bos(), qwen.eos(), qwen.vocab_len()),
-            (None, Some(151_645), 151_936)
-        );
+        assert_eq!((qwen.bos(), qwen.eos(), qwen.vocab_len()), (None, Some(151_645), 151_936));
         assert!(qwen.is_end(151_643) && qwen.is_end(151_645) && !qwen.is_end(151_644));
         assert_eq!(qwen.token_text(151_657).as_deref(), Some("<tool_call>"));
     }
     if let Some(gemma) = open(MODELS[2]) {
-        assert_eq!(
-            (gemma.bos(), gemma.eos(), gemma.vocab_len()),
-            (Some(2), Some(1), 262_144)
-        );
+        assert_eq!((gemma.bos(), gemma.eos(), gemma.vocab_len()), (Some(2), Some(1), 262_144));
         assert!(gemma.is_end(1) && gemma.is_end(106) && !gemma.is_end(2));
-        assert_eq!(
-            gemma.encode_prompt("<bos>a", true).unwrap(),
-            gemma.encode_prompt("a", true).unwrap()
-        );
+        assert_eq!(gemma.encode_prompt("<bos>a", true).unwrap(), gemma.encode_prompt("a", true).unwrap());
     }
 }
 
@@ -224,12 +168,9 @@ fn long_texts_take_time_in_proportion() {
         let Some(tokenizer) = open(model) else {
             continue;
         };
-        for text in [
-            "a".repeat(1 << 20),
-            " ".repeat(3 << 20),
-            "The ships, 12 of them. ".repeat(50_000),
-            "<|im".repeat(1 << 18),
-        ] {
+        for text in
+            ["a".repeat(1 << 20), " ".repeat(3 << 20), "The ships, 12 of them. ".repeat(50_000), "<|im".repeat(1 << 18)]
+        {
             let start = Instant::now();
             let tokens = tokenizer.encode(&text, true).unwrap();
             let took = start.elapsed();

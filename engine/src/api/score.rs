@@ -2,8 +2,8 @@
 
 use super::levels::check_level;
 use super::{Context, Engine};
-use crate::forward::{OutRow, Tail};
-use crate::{Error, Result};
+use crate::forward::{BatchRow, OutRow, Tail};
+use crate::{Error, Result, Timing};
 
 impl Engine {
     /// Logits after each of `positions`, on a fresh context that holds `tokens`; one row of `vocab` a position.
@@ -66,6 +66,22 @@ impl Engine {
             })
             .await?;
         Ok(found.into_iter().flat_map(|(_, bytes)| bytemuck::pod_collect_to_vec::<u8, f32>(&bytes)).collect())
+    }
+
+    /// GPU time of each dispatch for the last `rows` tokens of `tokens`, after the others were prefilled: all layers, the
+    /// head and the sampling of one token.
+    ///
+    /// # Errors
+    /// As [`Engine::logits`], and where the adapter has no timestamps.
+    pub async fn profile(&mut self, tokens: &[u32], rows: usize, level: u32) -> Result<Vec<Timing>> {
+        let rows = rows.clamp(1, tokens.len().max(1));
+        self.pieces(tokens, level, rows, Tail::None, |_, _| Vec::new()).await?;
+        let device = self.device().await?;
+        let from = tokens.len() - rows;
+        // The context of `pieces` is gone, its pages and its table are still as it left them: region 0.
+        let batch: Vec<BatchRow> =
+            (from..tokens.len()).map(|p| BatchRow { token: Some(tokens[p]), position: p as u32, table: 0 }).collect();
+        device.forward.profile(&mut device.backend, level, &batch).await
     }
 
     /// Run `tokens` on a fresh context piece by piece. `wanted(from, n)` names the positions of a piece that want a tail,

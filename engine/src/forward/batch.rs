@@ -7,7 +7,7 @@ use concertina_shaders::{Sampler, Step};
 use super::Forward;
 use super::buffers::RECENT;
 use crate::record::Slice;
-use crate::{Backend, Result};
+use crate::{Backend, Result, Timing};
 
 /// Rows up to which a batch runs the kernels made for few vectors.
 const NARROW_ROWS: usize = 2;
@@ -90,6 +90,19 @@ impl Forward {
             out.extend(backend.run(&step, &recordings, Some(read)).await?);
         }
         Ok(out)
+    }
+
+    /// GPU time of each dispatch of a batch: layers, head, and sampling of its last row.
+    pub async fn profile(&mut self, backend: &mut Backend, level: u32, rows: &[BatchRow]) -> Result<Vec<Timing>> {
+        let wide = rows.len() > NARROW_ROWS;
+        self.ready(backend, level, wide)?;
+        self.ready_head(backend, false)?;
+        self.write_rows(backend, rows)?;
+        let out = OutRow { row: rows.len() as u32 - 1, sampler: 0, wanted: 0, feed: u32::MAX };
+        self.write_outs(backend, &[out])?;
+        let mut step = self.step(rows);
+        step.out_rows = 1;
+        backend.profile(&step, &[&self.layers[&(level, wide)], &self.head[&false], &self.sample]).await
     }
 
     /// Set how a context samples, and the tokens that its repetition penalty looks back on: `history` ends at the token

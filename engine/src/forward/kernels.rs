@@ -1,41 +1,44 @@
 //! Which variant of a kernel runs on a device.
 
-use concertina_shaders::{Variant, WeightFormat, variant};
+use concertina_shaders::{VARIANTS, Variant, WeightFormat, variant};
 
 use crate::Backend;
 
 /// The choice of variants for a device.
 #[derive(Debug, Clone)]
 pub struct Kernels {
-    matvec: &'static str,
-    subgroups: bool,
+    /// The kernel for a matrix times a row or two.
+    narrow: &'static str,
+    /// What the device runs.
+    runs: Vec<&'static Variant>,
     /// Threads that fill the device; attention is split until it has them.
     pub threads: u32,
 }
 
 impl Kernels {
-    /// Few wide cores want one thread an output feature and no barrier, many cores want the panels dealt out.
+    /// Few wide cores want one thread a few output features and no barrier, many cores want the panels dealt out.
     pub fn for_backend(backend: &Backend) -> Self {
         let software = backend.is_software();
         Self {
-            matvec: if software { "matvec" } else { "matvec_wide" },
-            subgroups: backend.has_subgroups(),
+            narrow: if software { "matvec" } else { "matvec_wide" },
+            runs: VARIANTS.iter().filter(|v| backend.runs(v)).collect(),
             threads: if software { 256 } else { 16_384 },
         }
     }
 
     /// Matrix times a few vectors, or (`wide`) times a batch.
     pub fn matrix(&self, format: WeightFormat, wide: bool) -> &'static Variant {
-        let kernel = if wide { "matmul" } else { self.matvec };
+        let kernel = if wide { "matmul" } else { self.narrow };
         self.best(&format!("{kernel}.{}", format.name()))
     }
 
     /// The variant with subgroups where there is one and the device runs it, else the plain one.
     pub fn best(&self, name: &str) -> &'static Variant {
         let plain = || variant(name).unwrap_or_else(|| panic!("no kernel {name}"));
-        if !self.subgroups {
-            return plain();
-        }
-        variant(&format!("{name}.subgroups")).unwrap_or_else(plain)
+        variant(&format!("{name}.subgroups")).filter(|v| self.has(v)).unwrap_or_else(plain)
+    }
+
+    fn has(&self, variant: &Variant) -> bool {
+        self.runs.iter().any(|v| std::ptr::eq(*v, variant))
     }
 }

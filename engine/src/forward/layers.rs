@@ -189,7 +189,7 @@ impl Recorder<'_> {
         let work = [Work::Fixed((heads * spec.head_dim / 4) as u32), Work::Rows];
         self.recording.push(self.kernels.best("attn_merge"), &attn, &args, work);
         let args = [b.rows, b.row_ml, b.chunk_ml, b.density];
-        self.recording.push(self.kernels.best("attn_share"), &attn, &args, [Work::Chunks, Work::Rows]);
+        self.recording.push(self.kernels.best("attn_share"), &attn, &args, [Work::DensityChunks, Work::Rows]);
 
         let cols = heads * spec.head_dim;
         self.residual(&w.o, b.attended, cols, w.post_attn_norm)?;

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use concertina_shaders::Variant;
+
 use crate::{Error, Result};
 
 /// What is known of an adapter.
@@ -50,6 +52,12 @@ impl fmt::Display for AdapterInfo {
 }
 
 impl AdapterInfo {
+    /// Whether it has what a variant needs.
+    pub fn runs(&self, variant: &Variant) -> bool {
+        (!variant.subgroups || (self.subgroups && self.subgroup_size.0 >= variant.min_subgroup))
+            && (!variant.f16 || self.f16)
+    }
+
     pub(super) fn of(adapter: &wgpu::Adapter) -> Self {
         let (info, limits, features) = (adapter.get_info(), adapter.limits(), adapter.features());
         Self {

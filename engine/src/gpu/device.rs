@@ -16,13 +16,13 @@ use crate::{Error, Result};
 /// A wgpu device with its queue.
 pub struct Gpu {
     info: AdapterInfo,
-    device: wgpu::Device,
-    queue: wgpu::Queue,
+    pub(super) device: wgpu::Device,
+    pub(super) queue: wgpu::Queue,
     limits: wgpu::Limits,
-    faults: FaultSlot,
-    readback: Readback,
+    pub(super) faults: FaultSlot,
+    pub(super) readback: Readback,
     buffers: Vec<Option<wgpu::Buffer>>,
-    step: wgpu::Buffer,
+    pub(super) step: wgpu::Buffer,
     pub(crate) counters: Counters,
     pub(crate) restrictions: Restrictions,
     pipelines: HashMap<&'static str, Arc<wgpu::ComputePipeline>>,
@@ -30,13 +30,33 @@ pub struct Gpu {
 
 /// A recording with its pipelines and bind groups.
 pub struct Prepared {
-    ops: Vec<PreparedOp>,
+    pub(super) ops: Vec<PreparedOp>,
 }
 
-struct PreparedOp {
+pub(super) struct PreparedOp {
     pipeline: Arc<wgpu::ComputePipeline>,
     bindings: wgpu::BindGroup,
     op: Op,
+}
+
+impl PreparedOp {
+    pub fn variant(&self) -> &'static Variant {
+        self.op.variant
+    }
+
+    pub fn groups(&self, step: &Step) -> [u32; 2] {
+        self.op.groups(step)
+    }
+
+    /// Record the dispatch, unless a step leaves it nothing to do.
+    pub fn dispatch(&self, pass: &mut wgpu::ComputePass<'_>, step: &Step) {
+        let [x, y] = self.groups(step);
+        if x > 0 && y > 0 {
+            pass.set_pipeline(&self.pipeline);
+            pass.set_bind_group(0, &self.bindings, &[]);
+            pass.dispatch_workgroups(x, y, 1);
+        }
+    }
 }
 
 impl Gpu {
@@ -162,7 +182,7 @@ impl Gpu {
         if let Some(pipeline) = self.pipelines.get(variant.name) {
             return Ok(pipeline.clone());
         }
-        if (variant.subgroups && !self.info.subgroups) || (variant.f16 && !self.info.f16) {
+        if !self.info.runs(variant) {
             return Err(Error::Unsupported(format!("{} on {}", variant.name, self.info)));
         }
         // Browsers want the extension named, naga does not know the name.
@@ -276,12 +296,7 @@ impl Gpu {
         {
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
             for op in recordings.iter().flat_map(|r| &r.ops) {
-                let [x, y] = op.op.groups(step);
-                if x > 0 && y > 0 {
-                    pass.set_pipeline(&op.pipeline);
-                    pass.set_bind_group(0, &op.bindings, &[]);
-                    pass.dispatch_workgroups(x, y, 1);
-                }
+                op.dispatch(&mut pass, step);
             }
         }
         let Some(out) = out else {

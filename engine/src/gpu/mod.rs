@@ -3,7 +3,9 @@
 mod adapter;
 mod device;
 mod fault;
+mod profile;
 mod readback;
 
 pub use adapter::{AdapterInfo, list_adapters};
 pub use device::{Gpu, Prepared};
+pub use profile::Timing;

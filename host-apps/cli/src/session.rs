@@ -23,8 +23,8 @@ impl Session {
     /// Find the model (downloading it if need be), open the adapter, load the weights with a progress bar.
     pub fn open(global: &GlobalArgs, change: impl FnOnce(&Model, &mut Options)) -> Result<Self> {
         let path = resolve_model(global.model.as_deref(), global.offline)?;
-        let model =
-            concertina::native::open_model(&path).with_context(|| format!("cannot open the model {}", path.display()))?;
+        let model = concertina::native::open_model(&path)
+            .with_context(|| format!("cannot open the model {}", path.display()))?;
         let mut options = Options { adapter: global.adapter.clone(), ..Options::default() };
         change(&model, &mut options);
         let bar = ProgressBar::new(0).with_style(

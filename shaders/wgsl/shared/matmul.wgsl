@@ -26,11 +26,16 @@ struct MatmulParams {
 fn batch_rows() -> u32 { return select(step.rows, step.out_rows, params.out_rows == 1u); }
 
 // Dot product of 32 weights with x from vec4 `o` on.
-fn dot32(b: W32, o: u32) -> f32 {
-    let s = b.a * x[o] + b.b * x[o + 1u] + b.c * x[o + 2u] + b.d * x[o + 3u];
-    let t = b.e * x[o + 4u] + b.f * x[o + 5u] + b.g * x[o + 6u] + b.h * x[o + 7u];
-    let u = s + t;
-    return (u.x + u.y) + (u.z + u.w);
+fn dot32(s: Sub, o: u32) -> f32 {
+    var acc = quad(s, 0u) * x[o];
+    acc += quad(s, 1u) * x[o + 1u];
+    acc += quad(s, 2u) * x[o + 2u];
+    acc += quad(s, 3u) * x[o + 3u];
+    acc += quad(s, 4u) * x[o + 4u];
+    acc += quad(s, 5u) * x[o + 5u];
+    acc += quad(s, 6u) * x[o + 6u];
+    acc += quad(s, 7u) * x[o + 7u];
+    return (acc.x + acc.y) + (acc.z + acc.w);
 }
 
 fn store(row: u32, n: u32, value: f32) {
@@ -39,4 +44,17 @@ fn store(row: u32, n: u32, value: f32) {
     if (params.bias == 1u) { v += bias[params.y_offset + n]; }
     if (params.accumulate == 1u) { v += y[i]; }
     y[i] = v;
+}
+
+// Store one feature of up to eight rows.
+fn finish(row: u32, rows: u32, n: u32, lo: vec4<f32>, hi: vec4<f32>) {
+    if (n >= params.n) { return; }
+    store(row, n, lo.x);
+    if (row + 1u < rows) { store(row + 1u, n, lo.y); }
+    if (row + 2u < rows) { store(row + 2u, n, lo.z); }
+    if (row + 3u < rows) { store(row + 3u, n, lo.w); }
+    if (row + 4u < rows) { store(row + 4u, n, hi.x); }
+    if (row + 5u < rows) { store(row + 5u, n, hi.y); }
+    if (row + 6u < rows) { store(row + 6u, n, hi.z); }
+    if (row + 7u < rows) { store(row + 7u, n, hi.w); }
 }

@@ -38,10 +38,7 @@ impl Sizes {
             (&self.context_len, MAX_CONTEXT),
         ] {
             if !(1..=max).contains(found) {
-                return Err(Error::malformed(
-                    field,
-                    format!("found {found}, expected 1 to {max}"),
-                ));
+                return Err(Error::malformed(field, format!("found {found}, expected 1 to {max}")));
             }
         }
         let ((n_heads, heads_field), (n_groups, groups_field)) = (&self.n_heads, &self.n_groups);
@@ -59,17 +56,12 @@ impl Sizes {
             None => {
                 return Err(Error::malformed(
                     heads_field,
-                    format!(
-                        "{n_heads} heads do not divide the width {dim}, and no head size is given"
-                    ),
+                    format!("{n_heads} heads do not divide the width {dim}, and no head size is given"),
                 ));
             }
         };
         if !(1..=MAX_HEAD_DIM).contains(&head_dim) {
-            return Err(Error::malformed(
-                field,
-                format!("found {head_dim}, expected 1 to {MAX_HEAD_DIM}"),
-            ));
+            return Err(Error::malformed(field, format!("found {head_dim}, expected 1 to {MAX_HEAD_DIM}")));
         }
         Ok(head_dim)
     }
@@ -84,15 +76,9 @@ pub(super) fn spec(spec: &ModelSpec) -> Result<()> {
         )));
     }
     let hq = spec.n_heads * spec.head_dim;
-    for (what, width) in [
-        ("residual width", spec.dim),
-        ("MLP width", spec.ffn),
-        ("query heads' width", hq),
-    ] {
+    for (what, width) in [("residual width", spec.dim), ("MLP width", spec.ffn), ("query heads' width", hq)] {
         if width % BLOCK != 0 {
-            return Err(Error::Unsupported(format!(
-                "{what} of {width}; the kernels take multiples of {BLOCK}"
-            )));
+            return Err(Error::Unsupported(format!("{what} of {width}; the kernels take multiples of {BLOCK}")));
         }
     }
     let mut numbers = vec![
@@ -107,27 +93,17 @@ pub(super) fn spec(spec: &ModelSpec) -> Result<()> {
         if !rope.factors.is_empty() && rope.factors.len() != spec.head_dim / 2 {
             return Err(Error::malformed(
                 "rope factors",
-                format!(
-                    "{} of them for heads of {}",
-                    rope.factors.len(),
-                    spec.head_dim
-                ),
+                format!("{} of them for heads of {}", rope.factors.len(), spec.head_dim),
             ));
         }
     }
     for (what, number) in numbers {
         if !(number.is_finite() && number > 0.0) {
-            return Err(Error::malformed(
-                what,
-                format!("found {number}, expected a number above 0"),
-            ));
+            return Err(Error::malformed(what, format!("found {number}, expected a number above 0")));
         }
     }
     if spec.layers.iter().any(|layer| layer.window == Some(0)) {
-        return Err(Error::malformed(
-            "sliding window",
-            "found 0, expected at least 1",
-        ));
+        return Err(Error::malformed("sliding window", "found 0, expected at least 1"));
     }
     Ok(())
 }

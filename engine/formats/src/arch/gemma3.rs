@@ -22,11 +22,7 @@ const LAYERS_27B: usize = 62;
 pub(super) const ARCH: Arch = Arch {
     gguf: "gemma3",
     hf: "gemma3_text",
-    parts: Parts {
-        qkv_bias: Presence::Absent,
-        qk_norm: Presence::Required,
-        post_norms: Presence::Required,
-    },
+    parts: Parts { qkv_bias: Presence::Absent, qk_norm: Presence::Required, post_norms: Presence::Required },
     hf_names: Names {
         post_attn_norm: "post_attention_layernorm.weight",
         ffn_norm: "pre_feedforward_layernorm.weight",
@@ -45,32 +41,17 @@ fn spec_from_gguf(keys: &Keys<'_>, _: &mut TensorTable<'_>) -> Result<ModelSpec>
     if n_layers == LAYERS_27B && keys.get("attention.scale").is_none() {
         spec.attn_scale = 1.0 / (spec.dim as f32 / spec.n_heads as f32).sqrt();
     }
-    let local_base = keys
-        .opt_f32("rope.freq_base_swa")?
-        .map_or(LOCAL_BASE, f64::from);
+    let local_base = keys.opt_f32("rope.freq_base_swa")?.map_or(LOCAL_BASE, f64::from);
     let key = "attention.sliding_window_pattern";
     let is_local = match keys.get(key) {
         Some(Value::Array(Array::Bool(local))) => {
             expect_layers(&keys.field(key), local.len(), n_layers)?;
             local.clone()
         }
-        _ => periodic(
-            &keys.field(key),
-            keys.opt_usize(key)?.unwrap_or(PATTERN),
-            n_layers,
-        )?,
+        _ => periodic(&keys.field(key), keys.opt_usize(key)?.unwrap_or(PATTERN), n_layers)?,
     };
-    let local = RopeSpec {
-        base: local_base,
-        scale: 1.0,
-        factors: Vec::new(),
-    };
-    finish(
-        &mut spec,
-        &is_local,
-        keys.usize("attention.sliding_window")?,
-        local,
-    );
+    let local = RopeSpec { base: local_base, scale: 1.0, factors: Vec::new() };
+    finish(&mut spec, &is_local, keys.usize("attention.sliding_window")?, local);
     Ok(spec)
 }
 
@@ -87,18 +68,11 @@ fn spec_from_hf(config: &Config) -> Result<ModelSpec> {
         Some(kinds) => {
             let field = config.field("layer_types");
             expect_layers(&field, kinds.len(), n_layers)?;
-            kinds
-                .iter()
-                .map(|kind| layer_is_local(&field, kind))
-                .collect::<Result<_>>()?
+            kinds.iter().map(|kind| layer_is_local(&field, kind)).collect::<Result<_>>()?
         }
         None => {
             let key = "sliding_window_pattern";
-            periodic(
-                &config.field(key),
-                config.opt_usize(key)?.unwrap_or(PATTERN),
-                n_layers,
-            )?
+            periodic(&config.field(key), config.opt_usize(key)?.unwrap_or(PATTERN), n_layers)?
         }
     };
     let local = match config.opt_object("rope_parameters")? {
@@ -106,9 +80,7 @@ fn spec_from_hf(config: &Config) -> Result<ModelSpec> {
             rope::from_config(config, Some("sliding_attention"), LOCAL_BASE, head_dim)?
         }
         _ => RopeSpec {
-            base: config
-                .opt_f64("rope_local_base_freq")?
-                .unwrap_or(LOCAL_BASE),
+            base: config.opt_f64("rope_local_base_freq")?.unwrap_or(LOCAL_BASE),
             scale: 1.0,
             factors: Vec::new(),
         },
@@ -136,10 +108,7 @@ fn finish(spec: &mut ModelSpec, is_local: &[bool], window: usize, local: RopeSpe
         .iter()
         .map(|&is_local| match is_local {
             true => LayerSpec { rope: 1, window },
-            false => LayerSpec {
-                rope: 0,
-                window: None,
-            },
+            false => LayerSpec { rope: 0, window: None },
         })
         .collect();
 }
@@ -156,8 +125,5 @@ fn expect_layers(field: &str, found: usize, n_layers: usize) -> Result<()> {
     if found == n_layers {
         return Ok(());
     }
-    Err(Error::malformed(
-        field,
-        format!("{found} entries for {n_layers} layers"),
-    ))
+    Err(Error::malformed(field, format!("{found} entries for {n_layers} layers")))
 }

@@ -30,17 +30,13 @@ impl<'a> Keys<'a> {
 
     pub(super) fn opt_usize(&self, key: &str) -> Result<Option<usize>> {
         if let Some(Value::Array(_)) = self.get(key) {
-            return Err(Error::Unsupported(format!(
-                "{} differs from layer to layer",
-                self.field(key)
-            )));
+            return Err(Error::Unsupported(format!("{} differs from layer to layer", self.field(key))));
         }
         Ok(self.metadata.opt_u32(&self.key(key))?.map(|n| n as usize))
     }
 
     pub(super) fn usize(&self, key: &str) -> Result<usize> {
-        self.opt_usize(key)?
-            .ok_or_else(|| Error::malformed(self.field(key), "missing; expected an integer"))
+        self.opt_usize(key)?.ok_or_else(|| Error::malformed(self.field(key), "missing; expected an integer"))
     }
 
     pub(super) fn opt_f32(&self, key: &str) -> Result<Option<f32>> {
@@ -49,36 +45,23 @@ impl<'a> Keys<'a> {
 
     /// Names of the model's file, of the experts and of the caps on logits that nothing here computes.
     fn refuse(&self) -> Result<()> {
-        if let Some(parts) = self
-            .metadata
-            .opt_u32("split.count")?
-            .filter(|&parts| parts > 1)
-        {
+        if let Some(parts) = self.metadata.opt_u32("split.count")?.filter(|&parts| parts > 1) {
             return Err(Error::Unsupported(format!(
                 "metadata 'split.count': one of {parts} parts; join them with gguf-split --merge"
             )));
         }
         if let Some(experts) = self.opt_usize("expert_count")?.filter(|&n| n > 0) {
-            return Err(Error::Unsupported(format!(
-                "{}: a mixture of {experts} experts",
-                self.field("expert_count")
-            )));
+            return Err(Error::Unsupported(format!("{}: a mixture of {experts} experts", self.field("expert_count"))));
         }
-        for key in [
-            "attn_logit_softcapping",
-            "final_logit_softcapping",
-            "attention.clamp_kqv",
-            "attention.max_alibi_bias",
-        ] {
+        for key in
+            ["attn_logit_softcapping", "final_logit_softcapping", "attention.clamp_kqv", "attention.max_alibi_bias"]
+        {
             if let Some(x) = self.opt_f32(key)?.filter(|&x| x != 0.0) {
                 return Err(Error::Unsupported(format!("{} of {x}", self.field(key))));
             }
         }
         if self.metadata.opt_bool(&self.key("attention.causal"))? == Some(false) {
-            return Err(Error::Unsupported(format!(
-                "{} is false",
-                self.field("attention.causal")
-            )));
+            return Err(Error::Unsupported(format!("{} is false", self.field("attention.causal"))));
         }
         Ok(())
     }
@@ -87,11 +70,9 @@ impl<'a> Keys<'a> {
     pub(super) fn refuse_window(&self, context_len: usize) -> Result<()> {
         let key = "attention.sliding_window";
         match self.opt_usize(key)? {
-            Some(window) if window > 0 && window < context_len => Err(Error::Unsupported(format!(
-                "{} of {window} in a model of arch '{}'",
-                self.field(key),
-                self.arch
-            ))),
+            Some(window) if window > 0 && window < context_len => {
+                Err(Error::Unsupported(format!("{} of {window} in a model of arch '{}'", self.field(key), self.arch)))
+            }
             _ => Ok(()),
         }
     }
@@ -107,19 +88,10 @@ impl<'a> Keys<'a> {
             n_layers: named("block_count")?,
             dim: named("embedding_length")?,
             ffn: named("feed_forward_length")?,
-            n_groups: (
-                self.opt_usize(groups_key)?.unwrap_or(n_heads.0),
-                self.field(groups_key),
-            ),
+            n_groups: (self.opt_usize(groups_key)?.unwrap_or(n_heads.0), self.field(groups_key)),
             n_heads,
-            head_dim: (
-                self.opt_usize("attention.key_length")?,
-                self.field("attention.key_length"),
-            ),
-            vocab: (
-                self.metadata.strings(tokens_key)?.len(),
-                format!("metadata '{tokens_key}'"),
-            ),
+            head_dim: (self.opt_usize("attention.key_length")?, self.field("attention.key_length")),
+            vocab: (self.metadata.strings(tokens_key)?.len(), format!("metadata '{tokens_key}'")),
             context_len: named("context_length")?,
         };
         let head_dim = sizes.check()?;
@@ -141,11 +113,7 @@ impl<'a> Keys<'a> {
         let scale_key = "attention.scale";
         Ok(ModelSpec {
             arch: self.arch.into(),
-            name: self
-                .metadata
-                .opt_str("general.name")?
-                .unwrap_or_default()
-                .into(),
+            name: self.metadata.opt_str("general.name")?.unwrap_or_default().into(),
             dim: sizes.dim.0,
             ffn: sizes.ffn.0,
             n_heads: sizes.n_heads.0,
@@ -163,21 +131,13 @@ impl<'a> Keys<'a> {
             activation: Activation::Silu,
             rope_style: RopeStyle::Halves,
             ropes: vec![self.rope()?],
-            layers: vec![
-                LayerSpec {
-                    rope: 0,
-                    window: None
-                };
-                sizes.n_layers.0
-            ],
+            layers: vec![LayerSpec { rope: 0, window: None }; sizes.n_layers.0],
         })
     }
 
     /// RoPE of the layers that see everything. Base and linear scaling.
     fn rope(&self) -> Result<RopeSpec> {
-        let base = self
-            .opt_f32("rope.freq_base")?
-            .map_or(rope::DEFAULT_BASE, f64::from);
+        let base = self.opt_f32("rope.freq_base")?.map_or(rope::DEFAULT_BASE, f64::from);
         let type_key = "rope.scaling.type";
         let scaling = self.metadata.opt_str(&self.key(type_key))?;
         let factor = match self.opt_f32("rope.scaling.factor")? {
@@ -195,10 +155,6 @@ impl<'a> Keys<'a> {
                 )));
             }
         };
-        Ok(RopeSpec {
-            base,
-            scale,
-            factors: Vec::new(),
-        })
+        Ok(RopeSpec { base, scale, factors: Vec::new() })
     }
 }

@@ -10,9 +10,7 @@ pub(super) fn refuse_common(config: &Config) -> Result<()> {
     for key in ["num_experts", "num_local_experts", "n_routed_experts"] {
         if let Some(experts) = config.opt_usize(key)?.filter(|&n| n > 0) {
             let field = config.field(key);
-            return Err(Error::Unsupported(format!(
-                "{field}: a mixture of {experts} experts"
-            )));
+            return Err(Error::Unsupported(format!("{field}: a mixture of {experts} experts")));
         }
     }
     for key in ["attn_logit_softcapping", "final_logit_softcapping"] {
@@ -20,19 +18,12 @@ pub(super) fn refuse_common(config: &Config) -> Result<()> {
             return Err(Error::Unsupported(format!("{} of {x}", config.field(key))));
         }
     }
-    for key in [
-        "mlp_bias",
-        "use_bidirectional_attention",
-        "use_sliding_window",
-    ] {
+    for key in ["mlp_bias", "use_bidirectional_attention", "use_sliding_window"] {
         if config.bool_or(key, false)? {
             return Err(Error::Unsupported(format!("{} is true", config.field(key))));
         }
     }
-    if let Some(factor) = config
-        .opt_f64("partial_rotary_factor")?
-        .filter(|&x| x != 1.0)
-    {
+    if let Some(factor) = config.opt_f64("partial_rotary_factor")?.filter(|&x| x != 1.0) {
         let field = config.field("partial_rotary_factor");
         return Err(Error::Unsupported(format!("{field} of {factor}")));
     }
@@ -53,10 +44,9 @@ pub(super) fn tied(config: &Config, model_type: &str) -> Result<bool> {
 /// Refuse any activation but `expected`, at `key`.
 pub(super) fn expect_activation(config: &Config, key: &str, expected: &str) -> Result<()> {
     match config.opt_str(key)? {
-        Some(found) if found != expected => Err(Error::Unsupported(format!(
-            "{} of '{found}'; '{expected}' is computed",
-            config.field(key)
-        ))),
+        Some(found) if found != expected => {
+            Err(Error::Unsupported(format!("{} of '{found}'; '{expected}' is computed", config.field(key))))
+        }
         _ => Ok(()),
     }
 }
@@ -70,10 +60,7 @@ pub(super) fn spec(arch: &'static str, config: &Config, rope_base: f64) -> Resul
         n_layers: named("num_hidden_layers")?,
         dim: named("hidden_size")?,
         ffn: named("intermediate_size")?,
-        n_groups: (
-            config.opt_usize(groups_key)?.unwrap_or(n_heads.0),
-            config.field(groups_key),
-        ),
+        n_groups: (config.opt_usize(groups_key)?.unwrap_or(n_heads.0), config.field(groups_key)),
         n_heads,
         head_dim: (config.opt_usize("head_dim")?, config.field("head_dim")),
         vocab: named("vocab_size")?,
@@ -97,12 +84,6 @@ pub(super) fn spec(arch: &'static str, config: &Config, rope_base: f64) -> Resul
         activation: Activation::Silu,
         rope_style: RopeStyle::Halves,
         ropes: vec![rope::from_config(config, None, rope_base, head_dim)?],
-        layers: vec![
-            LayerSpec {
-                rope: 0,
-                window: None
-            };
-            sizes.n_layers.0
-        ],
+        layers: vec![LayerSpec { rope: 0, window: None }; sizes.n_layers.0],
     })
 }

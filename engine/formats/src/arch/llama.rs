@@ -13,11 +13,7 @@ use crate::{ModelSpec, Result, RopeStyle};
 pub(super) const ARCH: Arch = Arch {
     gguf: "llama",
     hf: "llama",
-    parts: Parts {
-        qkv_bias: Presence::Optional,
-        qk_norm: Presence::Absent,
-        post_norms: Presence::Absent,
-    },
+    parts: Parts { qkv_bias: Presence::Optional, qk_norm: Presence::Absent, post_norms: Presence::Absent },
     hf_names: HF,
     spec_from_gguf,
     spec_from_hf,

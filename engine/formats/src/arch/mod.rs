@@ -45,10 +45,7 @@ struct Arch {
 /// # Errors
 /// [`Error::Malformed`] naming the key or tensor that is missing or contradicts another; [`Error::Unsupported`] for
 /// architectures and features that Concertina does not compute.
-pub fn from_gguf(
-    gguf: &Gguf,
-    sources: &[Box<dyn ByteSource>],
-) -> Result<(ModelSpec, ModelTensors)> {
+pub fn from_gguf(gguf: &Gguf, sources: &[Box<dyn ByteSource>]) -> Result<(ModelSpec, ModelTensors)> {
     let name = gguf.metadata.str("general.architecture")?;
     let arch = find(name, "metadata 'general.architecture'", |arch| arch.gguf)?;
     let keys = Keys::new(&gguf.metadata, arch.gguf);
@@ -63,9 +60,7 @@ pub fn from_gguf(
 /// The spec and the tensors of a Hugging Face directory.
 pub(crate) fn from_directory(directory: &Directory) -> Result<(ModelSpec, ModelTensors)> {
     let config = &directory.config;
-    let name = config
-        .opt_str("model_type")?
-        .ok_or_else(|| Error::malformed(config.field("model_type"), "missing"))?;
+    let name = config.opt_str("model_type")?.ok_or_else(|| Error::malformed(config.field("model_type"), "missing"))?;
     let arch = find(name, "config.json 'model_type'", |arch| arch.hf)?;
     hf_keys::refuse_common(config)?;
     let spec = (arch.spec_from_hf)(config)?;
@@ -78,10 +73,7 @@ pub(crate) fn from_directory(directory: &Directory) -> Result<(ModelSpec, ModelT
     } else {
         let field = || format!("tensor '{}'", arch.hf_names.output);
         if !table.contains(arch.hf_names.output) {
-            return Err(Error::malformed(
-                field(),
-                "missing, and config.json does not tie it to the embedding",
-            ));
+            return Err(Error::malformed(field(), "missing, and config.json does not tie it to the embedding"));
         }
     }
     let tensors = arch.hf_names.find(&spec, arch.parts, &mut table)?;
@@ -90,12 +82,8 @@ pub(crate) fn from_directory(directory: &Directory) -> Result<(ModelSpec, ModelT
 }
 
 fn find(name: &str, field: &str, of: fn(&Arch) -> &'static str) -> Result<&'static Arch> {
-    REGISTRY
-        .iter()
-        .copied()
-        .find(|arch| of(arch) == name)
-        .ok_or_else(|| {
-            let known: Vec<&str> = REGISTRY.iter().map(|arch| of(arch)).collect();
-            Error::Unsupported(format!("{field} is {name:?}; known are {known:?}"))
-        })
+    REGISTRY.iter().copied().find(|arch| of(arch) == name).ok_or_else(|| {
+        let known: Vec<&str> = REGISTRY.iter().map(|arch| of(arch)).collect();
+        Error::Unsupported(format!("{field} is {name:?}; known are {known:?}"))
+    })
 }

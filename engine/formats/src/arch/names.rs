@@ -103,33 +103,16 @@ pub(super) const HF: Names = Names {
 
 impl Names {
     /// Take all tensors of the model out of `table`, shapes checked against `spec`.
-    pub(super) fn find(
-        &self,
-        spec: &ModelSpec,
-        parts: Parts,
-        table: &mut TensorTable<'_>,
-    ) -> Result<ModelTensors> {
+    pub(super) fn find(&self, spec: &ModelSpec, parts: Parts, table: &mut TensorTable<'_>) -> Result<ModelTensors> {
         let embed = table.need(self.embed, spec.vocab, spec.dim)?;
         let final_norm = table.need(self.final_norm, 1, spec.dim)?;
         let output = table.take(self.output, spec.vocab, spec.dim)?;
-        let layers: Result<Vec<LayerTensors>> = (0..spec.layers.len())
-            .map(|l| self.layer(spec, parts, &format!("{}{l}.", self.layer), table))
-            .collect();
-        Ok(ModelTensors {
-            embed,
-            layers: layers?,
-            final_norm,
-            output,
-        })
+        let layers: Result<Vec<LayerTensors>> =
+            (0..spec.layers.len()).map(|l| self.layer(spec, parts, &format!("{}{l}.", self.layer), table)).collect();
+        Ok(ModelTensors { embed, layers: layers?, final_norm, output })
     }
 
-    fn layer(
-        &self,
-        spec: &ModelSpec,
-        parts: Parts,
-        prefix: &str,
-        table: &mut TensorTable<'_>,
-    ) -> Result<LayerTensors> {
+    fn layer(&self, spec: &ModelSpec, parts: Parts, prefix: &str, table: &mut TensorTable<'_>) -> Result<LayerTensors> {
         let (dim, ffn, head_dim) = (spec.dim, spec.ffn, spec.head_dim);
         let (hq, hk) = (spec.n_heads * head_dim, spec.n_groups * head_dim);
         let name = |suffix: &str| format!("{prefix}{suffix}");
@@ -167,12 +150,7 @@ impl Names {
 }
 
 /// The vector `name` as the architecture has it. One that should not be there stays in the table, which then complains.
-fn optional(
-    presence: Presence,
-    name: &str,
-    len: usize,
-    table: &mut TensorTable<'_>,
-) -> Result<Option<TensorInfo>> {
+fn optional(presence: Presence, name: &str, len: usize, table: &mut TensorTable<'_>) -> Result<Option<TensorInfo>> {
     match presence {
         Presence::Absent => Ok(None),
         Presence::Optional => table.take(name, 1, len),
@@ -186,9 +164,7 @@ fn refuse_output_bias(name: &str, dim: usize, table: &mut TensorTable<'_>) -> Re
         return Ok(());
     };
     if table.read(&info)?.iter().any(|&byte| byte != 0) {
-        return Err(Error::Unsupported(format!(
-            "tensor '{name}': a bias on attention's output"
-        )));
+        return Err(Error::Unsupported(format!("tensor '{name}': a bias on attention's output")));
     }
     Ok(())
 }

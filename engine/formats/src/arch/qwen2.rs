@@ -10,11 +10,7 @@ use crate::{Error, ModelSpec, Result};
 pub(super) const ARCH: Arch = Arch {
     gguf: "qwen2",
     hf: "qwen2",
-    parts: Parts {
-        qkv_bias: Presence::Required,
-        qk_norm: Presence::Absent,
-        post_norms: Presence::Absent,
-    },
+    parts: Parts { qkv_bias: Presence::Required, qk_norm: Presence::Absent, post_norms: Presence::Absent },
     hf_names: HF,
     spec_from_gguf,
     spec_from_hf,
@@ -32,9 +28,7 @@ fn spec_from_hf(config: &Config) -> Result<ModelSpec> {
         && let Some(kind) = kinds.iter().find(|&&kind| kind != "full_attention")
     {
         let field = config.field("layer_types");
-        return Err(Error::Unsupported(format!(
-            "{field} with '{kind}' in a model of arch 'qwen2'"
-        )));
+        return Err(Error::Unsupported(format!("{field} with '{kind}' in a model of arch 'qwen2'")));
     }
     hf_keys::spec(ARCH.gguf, config, rope::DEFAULT_BASE)
 }

@@ -25,11 +25,7 @@ pub(super) fn from_config(
         Some(base) => base,
         None => theta(config)?.unwrap_or(default_base),
     };
-    let mut rope = RopeSpec {
-        base,
-        scale: 1.0,
-        factors: Vec::new(),
-    };
+    let mut rope = RopeSpec { base, scale: 1.0, factors: Vec::new() };
     let scaling = match parameters {
         None => config.opt_object("rope_scaling")?,
         parameters => parameters,
@@ -93,14 +89,8 @@ pub(super) fn gguf_factors(table: &mut TensorTable<'_>, head_dim: usize) -> Resu
         return Ok(Vec::new());
     };
     if info.dtype != DType::F32 {
-        return Err(Error::malformed(
-            format!("tensor '{name}' type"),
-            format!("found {:?}, expected F32", info.dtype),
-        ));
+        return Err(Error::malformed(format!("tensor '{name}' type"), format!("found {:?}, expected F32", info.dtype)));
     }
     let bytes = table.read(&info)?;
-    Ok(bytes
-        .chunks_exact(4)
-        .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-        .collect())
+    Ok(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
 }

@@ -17,13 +17,7 @@ pub(super) struct Cursor<'a> {
 
 impl<'a> Cursor<'a> {
     pub(super) fn new(source: &'a dyn ByteSource) -> Self {
-        Cursor {
-            source,
-            len: source.len(),
-            position: 0,
-            buffer: Vec::new(),
-            buffer_at: 0,
-        }
+        Cursor { source, len: source.len(), position: 0, buffer: Vec::new(), buffer_at: 0 }
     }
 
     /// Bytes read so far.
@@ -56,10 +50,7 @@ impl<'a> Cursor<'a> {
         if want > self.remaining() {
             return Err(Error::malformed(
                 field,
-                format!(
-                    "needs {want} bytes at offset {}, but the file ends after {}",
-                    self.position, self.len
-                ),
+                format!("needs {want} bytes at offset {}, but the file ends after {}", self.position, self.len),
             ));
         }
         if want > BUFFER {
@@ -106,10 +97,7 @@ impl<'a> Cursor<'a> {
         match self.u8(field)? {
             0 => Ok(false),
             1 => Ok(true),
-            other => Err(Error::malformed(
-                field,
-                format!("found {other}, expected a bool of 0 or 1"),
-            )),
+            other => Err(Error::malformed(field, format!("found {other}, expected a bool of 0 or 1"))),
         }
     }
 
@@ -119,21 +107,13 @@ impl<'a> Cursor<'a> {
         if len > max || len > self.remaining() {
             return Err(Error::malformed(
                 field,
-                format!(
-                    "string claims {len} bytes; {} remain and {max} are allowed",
-                    self.remaining()
-                ),
+                format!("string claims {len} bytes; {} remain and {max} are allowed", self.remaining()),
             ));
         }
-        let len = usize::try_from(len)
-            .map_err(|_| Error::malformed(field, "longer than the address space"))?;
+        let len = usize::try_from(len).map_err(|_| Error::malformed(field, "longer than the address space"))?;
         let mut bytes = vec![0; len];
         self.fill(field, &mut bytes)?;
-        String::from_utf8(bytes).map_err(|e| {
-            Error::malformed(
-                field,
-                format!("not UTF-8 after byte {}", e.utf8_error().valid_up_to()),
-            )
-        })
+        String::from_utf8(bytes)
+            .map_err(|e| Error::malformed(field, format!("not UTF-8 after byte {}", e.utf8_error().valid_up_to())))
     }
 }

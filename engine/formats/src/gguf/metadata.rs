@@ -145,8 +145,7 @@ impl Metadata {
     /// # Errors
     /// [`Error::Malformed`] naming the key when it is missing or of another type.
     pub fn strings(&self, key: &str) -> Result<&[String]> {
-        self.opt_strings(key)?
-            .ok_or_else(|| missing(key, "an array of strings"))
+        self.opt_strings(key)?.ok_or_else(|| missing(key, "an array of strings"))
     }
 
     /// The strings of `key`, `None` when the key is absent.
@@ -166,8 +165,7 @@ impl Metadata {
     /// # Errors
     /// [`Error::Malformed`] naming the key when it is missing or of another type.
     pub fn f32s(&self, key: &str) -> Result<&[f32]> {
-        self.opt_f32s(key)?
-            .ok_or_else(|| missing(key, "an array of f32"))
+        self.opt_f32s(key)?.ok_or_else(|| missing(key, "an array of f32"))
     }
 
     /// The f32 numbers of `key`, `None` when the key is absent.
@@ -187,8 +185,7 @@ impl Metadata {
     /// # Errors
     /// [`Error::Malformed`] naming the key when it is missing or of another type.
     pub fn i32s(&self, key: &str) -> Result<Cow<'_, [i32]>> {
-        self.opt_i32s(key)?
-            .ok_or_else(|| missing(key, "an array of i32"))
+        self.opt_i32s(key)?.ok_or_else(|| missing(key, "an array of i32"))
     }
 
     /// The integers of `key`, `None` when the key is absent.
@@ -201,9 +198,7 @@ impl Metadata {
         };
         let converted = match value {
             Value::Array(Array::I32(numbers)) => return Ok(Some(Cow::Borrowed(numbers))),
-            Value::Array(Array::U32(numbers)) => {
-                numbers.iter().map(|&n| i32::try_from(n).ok()).collect()
-            }
+            Value::Array(Array::U32(numbers)) => numbers.iter().map(|&n| i32::try_from(n).ok()).collect(),
             _ => None,
         };
         let numbers: Vec<i32> = converted.ok_or_else(|| mistyped(key, "an array of i32", value))?;
@@ -293,10 +288,7 @@ impl Array {
 
     fn read(cursor: &mut Cursor<'_>, field: &str, depth_left: u32) -> Result<Array> {
         if depth_left == 0 {
-            return Err(Error::malformed(
-                field,
-                format!("arrays nested deeper than {MAX_DEPTH}"),
-            ));
+            return Err(Error::malformed(field, format!("arrays nested deeper than {MAX_DEPTH}")));
         }
         let kind = cursor.u32(field)?;
         let count = cursor.u64(field)?;
@@ -304,42 +296,16 @@ impl Array {
             0 => Array::U8(items(cursor, field, count, 1, |c| c.u8(field))?),
             1 => Array::I8(items(cursor, field, count, 1, |c| Ok(c.u8(field)? as i8))?),
             2 => Array::U16(items(cursor, field, count, 2, |c| c.u16(field))?),
-            3 => Array::I16(items(
-                cursor,
-                field,
-                count,
-                2,
-                |c| Ok(c.u16(field)? as i16),
-            )?),
+            3 => Array::I16(items(cursor, field, count, 2, |c| Ok(c.u16(field)? as i16))?),
             4 => Array::U32(items(cursor, field, count, 4, |c| c.u32(field))?),
-            5 => Array::I32(items(
-                cursor,
-                field,
-                count,
-                4,
-                |c| Ok(c.u32(field)? as i32),
-            )?),
-            6 => Array::F32(items(cursor, field, count, 4, |c| {
-                Ok(f32::from_bits(c.u32(field)?))
-            })?),
+            5 => Array::I32(items(cursor, field, count, 4, |c| Ok(c.u32(field)? as i32))?),
+            6 => Array::F32(items(cursor, field, count, 4, |c| Ok(f32::from_bits(c.u32(field)?)))?),
             7 => Array::Bool(items(cursor, field, count, 1, |c| c.bool(field))?),
-            8 => Array::Str(items(cursor, field, count, 8, |c| {
-                c.string(field, MAX_STRING_BYTES)
-            })?),
-            9 => Array::Array(items(cursor, field, count, 12, |c| {
-                Array::read(c, field, depth_left - 1)
-            })?),
+            8 => Array::Str(items(cursor, field, count, 8, |c| c.string(field, MAX_STRING_BYTES))?),
+            9 => Array::Array(items(cursor, field, count, 12, |c| Array::read(c, field, depth_left - 1))?),
             10 => Array::U64(items(cursor, field, count, 8, |c| c.u64(field))?),
-            11 => Array::I64(items(
-                cursor,
-                field,
-                count,
-                8,
-                |c| Ok(c.u64(field)? as i64),
-            )?),
-            12 => Array::F64(items(cursor, field, count, 8, |c| {
-                Ok(f64::from_bits(c.u64(field)?))
-            })?),
+            11 => Array::I64(items(cursor, field, count, 8, |c| Ok(c.u64(field)? as i64))?),
+            12 => Array::F64(items(cursor, field, count, 8, |c| Ok(f64::from_bits(c.u64(field)?)))?),
             _ => return Err(unknown_kind(field, kind)),
         })
     }
@@ -354,8 +320,7 @@ fn items<T>(
     mut read: impl FnMut(&mut Cursor<'_>) -> Result<T>,
 ) -> Result<Vec<T>> {
     cursor.expect_items(field, count, min_bytes)?;
-    let room = usize::try_from(count)
-        .map_err(|_| Error::malformed(field, "longer than the address space"))?;
+    let room = usize::try_from(count).map_err(|_| Error::malformed(field, "longer than the address space"))?;
     let mut out = Vec::with_capacity(room);
     for _ in 0..count {
         out.push(read(cursor)?);
@@ -364,22 +329,13 @@ fn items<T>(
 }
 
 fn unknown_kind(field: &str, kind: u32) -> Error {
-    Error::malformed(
-        field,
-        format!("unknown value type {kind}; GGUF defines 0 to 12"),
-    )
+    Error::malformed(field, format!("unknown value type {kind}; GGUF defines 0 to 12"))
 }
 
 fn missing(key: &str, what: &str) -> Error {
-    Error::malformed(
-        format!("metadata '{key}'"),
-        format!("missing; expected {what}"),
-    )
+    Error::malformed(format!("metadata '{key}'"), format!("missing; expected {what}"))
 }
 
 fn mistyped(key: &str, what: &str, found: &Value) -> Error {
-    Error::malformed(
-        format!("metadata '{key}'"),
-        format!("found {}, expected {what}", found.describe()),
-    )
+    Error::malformed(format!("metadata '{key}'"), format!("found {}, expected {what}", found.describe()))
 }

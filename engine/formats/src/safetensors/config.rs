@@ -30,22 +30,16 @@ impl Config {
     pub(crate) fn opt_object(&self, key: &str) -> Result<Option<Config>> {
         self.opt(key, "an object", |value| {
             let name = format!("{} '{key}'", self.name);
-            value.as_object().map(|keys| Config {
-                name,
-                keys: keys.clone(),
-            })
+            value.as_object().map(|keys| Config { name, keys: keys.clone() })
         })
     }
 
     pub(crate) fn opt_usize(&self, key: &str) -> Result<Option<usize>> {
-        self.opt(key, "a non-negative integer", |v| {
-            v.as_u64()?.try_into().ok()
-        })
+        self.opt(key, "a non-negative integer", |v| v.as_u64()?.try_into().ok())
     }
 
     pub(crate) fn usize(&self, key: &str) -> Result<usize> {
-        self.opt_usize(key)?
-            .ok_or_else(|| self.missing(key, "a non-negative integer"))
+        self.opt_usize(key)?.ok_or_else(|| self.missing(key, "a non-negative integer"))
     }
 
     pub(crate) fn opt_f64(&self, key: &str) -> Result<Option<f64>> {
@@ -53,8 +47,7 @@ impl Config {
     }
 
     pub(crate) fn f64(&self, key: &str) -> Result<f64> {
-        self.opt_f64(key)?
-            .ok_or_else(|| self.missing(key, "a number"))
+        self.opt_f64(key)?.ok_or_else(|| self.missing(key, "a number"))
     }
 
     /// The bool at `key`, or `default`.
@@ -68,9 +61,7 @@ impl Config {
 
     /// The strings at `key`.
     pub(crate) fn opt_strings(&self, key: &str) -> Result<Option<Vec<&str>>> {
-        self.opt(key, "an array of strings", |v| {
-            v.as_array()?.iter().map(Value::as_str).collect()
-        })
+        self.opt(key, "an array of strings", |v| v.as_array()?.iter().map(Value::as_str).collect())
     }
 
     /// What errors call `key`.
@@ -78,22 +69,14 @@ impl Config {
         format!("{} '{key}'", self.name)
     }
 
-    fn opt<'a, T>(
-        &'a self,
-        key: &str,
-        what: &str,
-        from: impl Fn(&'a Value) -> Option<T>,
-    ) -> Result<Option<T>> {
+    fn opt<'a, T>(&'a self, key: &str, what: &str, from: impl Fn(&'a Value) -> Option<T>) -> Result<Option<T>> {
         let Some(value) = self.get(key) else {
             return Ok(None);
         };
         from(value).map(Some).ok_or_else(|| {
             let mut found = value.to_string();
             if found.len() > 60 {
-                let cut = (0..=60)
-                    .rev()
-                    .find(|&i| found.is_char_boundary(i))
-                    .unwrap_or(0);
+                let cut = (0..=60).rev().find(|&i| found.is_char_boundary(i)).unwrap_or(0);
                 found.truncate(cut);
                 found.push('…');
             }

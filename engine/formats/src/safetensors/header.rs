@@ -15,18 +15,11 @@ const MAX_DIMS: usize = 4;
 const PREFIX: u64 = 8;
 
 /// The tensors of the file `name`, which is source number `source_index`.
-pub(super) fn parse(
-    name: &str,
-    source: &dyn ByteSource,
-    source_index: usize,
-) -> Result<Vec<StoredTensor>> {
+pub(super) fn parse(name: &str, source: &dyn ByteSource, source_index: usize) -> Result<Vec<StoredTensor>> {
     let field = format!("{name} header");
     let len = source.len();
     if len < PREFIX {
-        return Err(Error::malformed(
-            field,
-            format!("the file has only {len} bytes"),
-        ));
+        return Err(Error::malformed(field, format!("the file has only {len} bytes")));
     }
     let mut prefix = [0; PREFIX as usize];
     source.read_at(0, &mut prefix)?;
@@ -42,14 +35,10 @@ pub(super) fn parse(
     }
     let mut json = vec![0; header_len as usize];
     source.read_at(PREFIX, &mut json)?;
-    let Entries(entries) =
-        serde_json::from_slice(&json).map_err(|e| Error::malformed(field, e.to_string()))?;
+    let Entries(entries) = serde_json::from_slice(&json).map_err(|e| Error::malformed(field, e.to_string()))?;
     drop(json);
     let data = PREFIX + header_len;
-    entries
-        .into_iter()
-        .map(|(name, entry)| entry.check(name, data, len, source_index))
-        .collect()
+    entries.into_iter().map(|(name, entry)| entry.check(name, data, len, source_index)).collect()
 }
 
 /// Name and description of every tensor, names unique, in the file's order.
@@ -86,27 +75,17 @@ impl Entry {
         let (Some((&cols, outer)), false) = (dims.split_last(), dims.contains(&0)) else {
             return Err(Error::malformed(
                 field("shape"),
-                format!(
-                    "{dims:?} has no elements; expected 1 to {MAX_DIMS} dimensions, none of them 0"
-                ),
+                format!("{dims:?} has no elements; expected 1 to {MAX_DIMS} dimensions, none of them 0"),
             ));
         };
         let rows = outer.iter().try_fold(1u64, |n, &d| n.checked_mul(d));
         let elements = rows.and_then(|rows| rows.checked_mul(cols));
         let bytes = elements.and_then(|n| n.checked_mul(dtype.block().1 as u64));
         let as_usize = |n: u64| usize::try_from(n).ok();
-        let (Some(rows), Some(cols), Some(bytes)) =
-            (rows.and_then(as_usize), as_usize(cols), bytes)
-        else {
-            return Err(Error::malformed(
-                field("shape"),
-                format!("{dims:?} overflows"),
-            ));
+        let (Some(rows), Some(cols), Some(bytes)) = (rows.and_then(as_usize), as_usize(cols), bytes) else {
+            return Err(Error::malformed(field("shape"), format!("{dims:?} overflows")));
         };
-        let rank = dims
-            .iter()
-            .position(|&d| d != 1)
-            .map_or(1, |first| dims.len() - first) as u32;
+        let rank = dims.iter().position(|&d| d != 1).map_or(1, |first| dims.len() - first) as u32;
         let [begin, end] = self.data_offsets;
         let stop = data.checked_add(end);
         if begin.checked_add(bytes) != Some(end) || stop.is_none_or(|stop| stop > len) {
@@ -118,15 +97,7 @@ impl Entry {
                 ),
             ));
         }
-        let info = TensorInfo {
-            name,
-            dtype,
-            rows,
-            cols,
-            source,
-            offset: data + begin,
-            bytes,
-        };
+        let info = TensorInfo { name, dtype, rows, cols, source, offset: data + begin, bytes };
         Ok(StoredTensor { info, rank })
     }
 }
@@ -141,10 +112,7 @@ impl<'de> Deserialize<'de> for Entries {
                 f.write_str("an object of tensors by name")
             }
 
-            fn visit_map<A: MapAccess<'de>>(
-                self,
-                mut map: A,
-            ) -> std::result::Result<Entries, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Entries, A::Error> {
                 let mut entries = Vec::new();
                 let mut names = HashSet::new();
                 while let Some(name) = map.next_key::<String>()? {
@@ -154,9 +122,7 @@ impl<'de> Deserialize<'de> for Entries {
                     if name == "__metadata__" {
                         map.next_value::<IgnoredAny>()?;
                     } else {
-                        let entry = map
-                            .next_value()
-                            .map_err(|e| A::Error::custom(format!("tensor '{name}': {e}")))?;
+                        let entry = map.next_value().map_err(|e| A::Error::custom(format!("tensor '{name}': {e}")))?;
                         entries.push((name, entry));
                     }
                 }
@@ -177,18 +143,13 @@ impl<'de> Deserialize<'de> for Shape {
                 write!(f, "a shape of at most {MAX_DIMS} dimensions")
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(
-                self,
-                mut seq: A,
-            ) -> std::result::Result<Shape, A::Error> {
-                let mut shape = Shape {
-                    dims: [1; MAX_DIMS],
-                    n_dims: 0,
-                };
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> std::result::Result<Shape, A::Error> {
+                let mut shape = Shape { dims: [1; MAX_DIMS], n_dims: 0 };
                 while let Some(dim) = seq.next_element()? {
-                    let slot = shape.dims.get_mut(shape.n_dims).ok_or_else(|| {
-                        A::Error::custom(format!("more than {MAX_DIMS} dimensions"))
-                    })?;
+                    let slot = shape
+                        .dims
+                        .get_mut(shape.n_dims)
+                        .ok_or_else(|| A::Error::custom(format!("more than {MAX_DIMS} dimensions")))?;
                     *slot = dim;
                     shape.n_dims += 1;
                 }

@@ -42,12 +42,7 @@ struct Walk<'a> {
 
 /// The fields of a valid file in order, and the end of the last. Of long arrays the first and last three items are given.
 pub fn header_fields(bytes: &[u8]) -> (Vec<Field>, usize) {
-    let mut walk = Walk {
-        bytes,
-        at: 0,
-        owner: String::new(),
-        fields: Vec::new(),
-    };
+    let mut walk = Walk { bytes, at: 0, owner: String::new(), fields: Vec::new() };
     walk.number(FieldKind::Magic, 4);
     walk.number(FieldKind::Version, 4);
     let tensors = walk.number(FieldKind::TensorCount, 8);
@@ -72,12 +67,7 @@ pub fn header_fields(bytes: &[u8]) -> (Vec<Field>, usize) {
 
 impl Walk<'_> {
     fn push(&mut self, kind: FieldKind, len: usize) {
-        self.fields.push(Field {
-            kind,
-            at: self.at,
-            len,
-            owner: self.owner.clone(),
-        });
+        self.fields.push(Field { kind, at: self.at, len, owner: self.owner.clone() });
         self.at += len;
     }
 

@@ -23,20 +23,11 @@ impl TinyModel {
         self.tokenizer(&mut file);
         if !self.rope_factors.is_empty() {
             let data = encode_floats(DType::F32, &self.rope_factors);
-            file.tensor(
-                "rope_freqs.weight",
-                &[self.rope_factors.len() as u64],
-                0,
-                &data,
-            );
+            file.tensor("rope_freqs.weight", &[self.rope_factors.len() as u64], 0, &data);
         }
         for tensor in self.tensors() {
             let dims = [tensor.cols as u64, tensor.rows as u64];
-            let dims = if tensor.rows == 1 {
-                &dims[..1]
-            } else {
-                &dims[..]
-            };
+            let dims = if tensor.rows == 1 { &dims[..1] } else { &dims[..] };
             let code = GgufWriter::code(tensor.dtype);
             file.tensor(&tensor.gguf, dims, code, &self.gguf_data(&tensor));
         }
@@ -64,10 +55,7 @@ impl TinyModel {
         }
         let base = self.rope_base() as f32;
         file.pair(&format!("{arch}.rope.freq_base"), Value::F32(base));
-        file.pair(
-            &format!("{arch}.attention.layer_norm_rms_epsilon"),
-            Value::F32(1e-6),
-        );
+        file.pair(&format!("{arch}.attention.layer_norm_rms_epsilon"), Value::F32(1e-6));
     }
 
     /// RoPE's base, of the global layers.
@@ -76,22 +64,14 @@ impl TinyModel {
     }
 
     fn tokenizer(&self, file: &mut GgufWriter) {
-        let Vocabulary {
-            mut tokens,
-            merges,
-            first_special,
-        } = Vocabulary::new();
+        let Vocabulary { mut tokens, merges, first_special } = Vocabulary::new();
         let mut types = vec![NORMAL; first_special];
         types.resize(tokens.len(), CONTROL);
         types.resize(self.vocab(), UNUSED);
         for i in tokens.len()..self.vocab() {
             tokens.push(format!("[PAD{i}]"));
         }
-        let pre = if self.arch == "llama" {
-            "smollm"
-        } else {
-            "qwen2"
-        };
+        let pre = if self.arch == "llama" { "smollm" } else { "qwen2" };
         let special = first_special as u32;
         file.pair("tokenizer.ggml.model", Value::Str("gpt2".into()))
             .pair("tokenizer.ggml.pre", Value::Str(pre.into()))
@@ -100,10 +80,7 @@ impl TinyModel {
             .pair("tokenizer.ggml.merges", Value::Array(Array::Str(merges)))
             .pair("tokenizer.ggml.bos_token_id", Value::U32(special))
             .pair("tokenizer.ggml.eos_token_id", Value::U32(special + 2))
-            .pair(
-                "tokenizer.ggml.add_bos_token",
-                Value::Bool(self.arch == "gemma3"),
-            );
+            .pair("tokenizer.ggml.add_bos_token", Value::Bool(self.arch == "gemma3"));
         if let Some(template) = &self.chat_template {
             file.pair("tokenizer.chat_template", Value::Str(template.clone()));
         }
@@ -113,12 +90,7 @@ impl TinyModel {
         let (rows, cols) = (tensor.rows, tensor.cols);
         if tensor.dtype.block().0 > 1 {
             let mut rng = Rng::named(self.seed, &tensor.gguf);
-            return random_blocks(
-                tensor.dtype,
-                rows * cols,
-                1.0 / (cols as f32).sqrt(),
-                &mut rng,
-            );
+            return random_blocks(tensor.dtype, rows * cols, 1.0 / (cols as f32).sqrt(), &mut rng);
         }
         let values = self.floats(tensor);
         let values = match tensor.kind {

@@ -14,9 +14,7 @@ impl Rng {
     pub fn named(seed: u64, name: &str) -> Rng {
         // FNV-1a, started from the seed.
         let start = 0xcbf2_9ce4_8422_2325 ^ seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        Rng(name.bytes().fold(start, |h, b| {
-            (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3)
-        }))
+        Rng(name.bytes().fold(start, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3)))
     }
 
     /// 64 random bits.

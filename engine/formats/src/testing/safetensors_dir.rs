@@ -15,14 +15,8 @@ impl TinyModel {
         let json = |value: Value| value.to_string().into_bytes();
         BTreeMap::from([
             ("config.json".to_owned(), json(self.config())),
-            (
-                "tokenizer.json".to_owned(),
-                json(vocabulary.tokenizer_json()),
-            ),
-            (
-                "tokenizer_config.json".to_owned(),
-                json(vocabulary.tokenizer_config(gemma, template)),
-            ),
+            ("tokenizer.json".to_owned(), json(vocabulary.tokenizer_json())),
+            ("tokenizer_config.json".to_owned(), json(vocabulary.tokenizer_config(gemma, template))),
             ("model.safetensors".to_owned(), self.weights()),
         ])
     }
@@ -63,15 +57,8 @@ impl TinyModel {
                 DType::BF16 => "BF16",
                 _ => "F32",
             };
-            let shape = if tensor.rows == 1 {
-                vec![tensor.cols]
-            } else {
-                vec![tensor.rows, tensor.cols]
-            };
-            header.insert(
-                tensor.hf,
-                json!({"dtype": dtype, "shape": shape, "data_offsets": [begin, data.len()]}),
-            );
+            let shape = if tensor.rows == 1 { vec![tensor.cols] } else { vec![tensor.rows, tensor.cols] };
+            header.insert(tensor.hf, json!({"dtype": dtype, "shape": shape, "data_offsets": [begin, data.len()]}));
         }
         safetensors_file(&header, &data)
     }
@@ -87,21 +74,14 @@ fn safetensors_file(header: &Map<String, Value>, data: &[u8]) -> Vec<u8> {
 }
 
 /// The same directory with its weights in `n` shards and an index.
-pub fn split_in_shards(
-    mut files: BTreeMap<String, Vec<u8>>,
-    n: usize,
-) -> BTreeMap<String, Vec<u8>> {
-    let whole = files
-        .remove("model.safetensors")
-        .expect("weights in one file");
+pub fn split_in_shards(mut files: BTreeMap<String, Vec<u8>>, n: usize) -> BTreeMap<String, Vec<u8>> {
+    let whole = files.remove("model.safetensors").expect("weights in one file");
     let header_len = u64::from_le_bytes(whole[..8].try_into().expect("eight bytes")) as usize;
     let (header, data) = whole[8..].split_at(header_len);
     let header: Map<String, Value> = serde_json::from_slice(header).expect("a header");
     let mut shards = vec![(Map::new(), Vec::new()); n];
     let mut weight_map = Map::new();
-    let tensors = header
-        .into_iter()
-        .filter(|(name, _)| name != "__metadata__");
+    let tensors = header.into_iter().filter(|(name, _)| name != "__metadata__");
     for (i, (name, mut entry)) in tensors.enumerate() {
         let at = |k: usize| entry["data_offsets"][k].as_u64().expect("an offset") as usize;
         let bytes = &data[at(0)..at(1)];
@@ -116,10 +96,7 @@ pub fn split_in_shards(
         files.insert(shard_name(i, n), safetensors_file(header, data));
     }
     let index = json!({"metadata": {"total_size": data.len()}, "weight_map": weight_map});
-    files.insert(
-        "model.safetensors.index.json".into(),
-        index.to_string().into_bytes(),
-    );
+    files.insert("model.safetensors.index.json".into(), index.to_string().into_bytes());
     files
 }
 
@@ -128,12 +105,6 @@ fn shard_name(i: usize, n: usize) -> String {
 }
 
 /// Open files of a map by name, for [`crate::open_safetensors`].
-pub fn open_map(
-    files: &BTreeMap<String, Vec<u8>>,
-) -> impl Fn(&str) -> Result<Option<Box<dyn ByteSource>>> + '_ {
-    |name| {
-        Ok(files
-            .get(name)
-            .map(|bytes| Box::new(MemorySource(bytes.clone())) as Box<dyn ByteSource>))
-    }
+pub fn open_map(files: &BTreeMap<String, Vec<u8>>) -> impl Fn(&str) -> Result<Option<Box<dyn ByteSource>>> + '_ {
+    |name| Ok(files.get(name).map(|bytes| Box::new(MemorySource(bytes.clone())) as Box<dyn ByteSource>))
 }

@@ -8,8 +8,8 @@ pub const CHAT_TEMPLATE: &str = "{% for message in messages %}{{'<|im_start|>' +
      {% endif %}";
 
 const MERGES: [&str; 20] = [
-    "Ġ t", "h e", "Ġt he", "i n", "r e", "Ġ a", "o n", "e r", "Ġ s", "a t", "Ġ o", "n d", "Ġa nd",
-    "Ġ w", "i t", "e s", "l l", "l o", "Ġ h", "in g",
+    "Ġ t", "h e", "Ġt he", "i n", "r e", "Ġ a", "o n", "e r", "Ġ s", "a t", "Ġ o", "n d", "Ġa nd", "Ġ w", "i t", "e s",
+    "l l", "l o", "Ġ h", "in g",
 ];
 const SPECIAL: [&str; 3] = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"];
 /// Vocabularies are padded to a multiple of this, as real ones are.
@@ -34,11 +34,7 @@ impl Vocabulary {
         tokens.extend(MERGES.iter().map(|pair| pair.replace(' ', "")));
         let first_special = tokens.len();
         tokens.extend(SPECIAL.map(str::to_owned));
-        Vocabulary {
-            tokens,
-            merges: MERGES.map(str::to_owned).into(),
-            first_special,
-        }
+        Vocabulary { tokens, merges: MERGES.map(str::to_owned).into(), first_special }
     }
 
     /// Tokens with the unused ones that fill up the last ids.
@@ -56,12 +52,10 @@ impl Vocabulary {
                        "rstrip": false, "normalized": false, "special": true})
             })
             .collect();
-        let vocab: serde_json::Map<String, Value> = self.tokens[..self.first_special]
-            .iter()
-            .enumerate()
-            .map(|(i, token)| (token.clone(), json!(i)))
-            .collect();
-        let byte_level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
+        let vocab: serde_json::Map<String, Value> =
+            self.tokens[..self.first_special].iter().enumerate().map(|(i, token)| (token.clone(), json!(i))).collect();
+        let byte_level =
+            json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
         json!({
             "version": "1.0", "truncation": null, "padding": null, "added_tokens": added, "normalizer": null,
             "pre_tokenizer": byte_level, "post_processor": null, "decoder": byte_level,

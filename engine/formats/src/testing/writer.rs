@@ -25,15 +25,7 @@ impl GgufWriter {
     /// A file of that version with its data aligned so. An alignment other than 32 needs the pair `general.alignment` too.
     pub fn new(version: u32, alignment: usize) -> Self {
         let (pairs, table, data) = Default::default();
-        GgufWriter {
-            version,
-            alignment,
-            pairs,
-            n_pairs: 0,
-            table,
-            n_tensors: 0,
-            data,
-        }
+        GgufWriter { version, alignment, pairs, n_pairs: 0, table, n_tensors: 0, data }
     }
 
     /// Add a pair.
@@ -46,8 +38,7 @@ impl GgufWriter {
 
     /// Add a tensor, `dims` innermost first, `code` a `ggml_type`.
     pub fn tensor(&mut self, name: &str, dims: &[u64], code: u32, data: &[u8]) -> &mut Self {
-        self.data
-            .resize(self.data.len().next_multiple_of(self.alignment), 0);
+        self.data.resize(self.data.len().next_multiple_of(self.alignment), 0);
         string(&mut self.table, name);
         self.table.extend((dims.len() as u32).to_le_bytes());
         for dim in dims {
@@ -75,9 +66,7 @@ impl GgufWriter {
 
     /// The `ggml_type` of a type.
     pub fn code(dtype: DType) -> u32 {
-        (0..64)
-            .find(|&code| DType::from_ggml(code) == Some(dtype))
-            .expect("every type has a code")
+        (0..64).find(|&code| DType::from_ggml(code) == Some(dtype)).expect("every type has a code")
     }
 }
 

@@ -28,9 +28,7 @@ impl Tokenizer {
         match meta.str("tokenizer.ggml.model")? {
             "gpt2" => byte_level(meta),
             "llama" => sentence(meta),
-            other => Err(Error::Unsupported(format!(
-                "tokenizer {other:?} (tokenizer.ggml.model)"
-            ))),
+            other => Err(Error::Unsupported(format!("tokenizer {other:?} (tokenizer.ggml.model)"))),
         }
     }
 }
@@ -57,18 +55,12 @@ fn sentence(meta: &Metadata) -> Result<Tokenizer> {
     let (texts, vocab) = table(meta, Spelling::Sentence)?;
     let scores = meta.f32s("tokenizer.ggml.scores")?;
     same_len("tokenizer.ggml.scores", scores.len(), texts.len())?;
-    let space_first = meta
-        .opt_bool("tokenizer.ggml.add_space_prefix")?
-        .unwrap_or(true);
+    let space_first = meta.opt_bool("tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
     let roles = roles(meta, &vocab, [Some(1), Some(2)], true)?;
     let unknown = role(meta, &vocab, "unknown")?.or_else(|| in_vocab(&vocab, 0));
     let pieces = spm::Pieces::new(texts, scores, &vocab, unknown, space_first)?;
     let encoder = Encoder::Pieces(Specials::new(&vocab)?, Box::new(pieces));
-    let spaces = if space_first {
-        Spaces::DropAfterTokens
-    } else {
-        Spaces::Keep
-    };
+    let spaces = if space_first { Spaces::DropAfterTokens } else { Spaces::Keep };
     Ok(Tokenizer::assemble(encoder, vocab, roles, spaces))
 }
 
@@ -76,10 +68,7 @@ fn sentence(meta: &Metadata) -> Result<Tokenizer> {
 fn table(meta: &Metadata, spelling: Spelling) -> Result<(&[String], Vocab)> {
     let texts = meta.strings(TOKENS)?;
     if texts.is_empty() || texts.len() > MAX_TOKENS {
-        return Err(Error::malformed(
-            TOKENS,
-            format!("{} tokens, expected 1 to {MAX_TOKENS}", texts.len()),
-        ));
+        return Err(Error::malformed(TOKENS, format!("{} tokens, expected 1 to {MAX_TOKENS}", texts.len())));
     }
     let types = meta.opt_i32s(TYPES)?;
     if let Some(types) = &types {
@@ -87,58 +76,30 @@ fn table(meta: &Metadata, spelling: Spelling) -> Result<(&[String], Vocab)> {
     }
     let mut vocab = Vocab::with_capacity(texts.len());
     for (index, text) in texts.iter().enumerate() {
-        let number = types
-            .as_ref()
-            .and_then(|types| types.get(index))
-            .copied()
-            .unwrap_or(1);
-        let kind = Kind::from_gguf(number).ok_or_else(|| {
-            Error::malformed(
-                format!("{TYPES}[{index}]"),
-                format!("unknown type {number}"),
-            )
-        })?;
-        let kind = if spelling == Spelling::Sentence {
-            spm::kind_of(text, kind)
-        } else {
-            kind
-        };
+        let number = types.as_ref().and_then(|types| types.get(index)).copied().unwrap_or(1);
+        let kind = Kind::from_gguf(number)
+            .ok_or_else(|| Error::malformed(format!("{TYPES}[{index}]"), format!("unknown type {number}")))?;
+        let kind = if spelling == Spelling::Sentence { spm::kind_of(text, kind) } else { kind };
         vocab.push(text, kind, spelling)?;
     }
     Ok((texts, vocab))
 }
 
 /// The tokens with a meaning; `defaults` are BOS and EOS where the file names none and has so many tokens.
-fn roles(
-    meta: &Metadata,
-    vocab: &Vocab,
-    defaults: [Option<u32>; 2],
-    add_bos: bool,
-) -> Result<Roles> {
-    let or_default = |named: Option<u32>, default: Option<u32>| {
-        named.or_else(|| default.and_then(|id| in_vocab(vocab, id)))
-    };
+fn roles(meta: &Metadata, vocab: &Vocab, defaults: [Option<u32>; 2], add_bos: bool) -> Result<Roles> {
+    let or_default =
+        |named: Option<u32>, default: Option<u32>| named.or_else(|| default.and_then(|id| in_vocab(vocab, id)));
     let bos = or_default(role(meta, vocab, "bos")?, defaults[0]);
     let eos = or_default(role(meta, vocab, "eos")?, defaults[1]);
     let mut ends = HashSet::new();
     for name in ["eot", "eom"] {
         ends.extend(role(meta, vocab, name)?);
     }
-    let add_bos = meta
-        .opt_bool("tokenizer.ggml.add_bos_token")?
-        .unwrap_or(add_bos);
+    let add_bos = meta.opt_bool("tokenizer.ggml.add_bos_token")?.unwrap_or(add_bos);
     if add_bos && bos.is_none() {
-        return Err(Error::malformed(
-            "tokenizer.ggml.bos_token_id",
-            "missing, though a BOS is wanted",
-        ));
+        return Err(Error::malformed("tokenizer.ggml.bos_token_id", "missing, though a BOS is wanted"));
     }
-    Ok(Roles {
-        bos,
-        eos,
-        add_bos,
-        ends: ends.into_iter().collect(),
-    })
+    Ok(Roles { bos, eos, add_bos, ends: ends.into_iter().collect() })
 }
 
 /// The id in `tokenizer.ggml.<name>_token_id`, checked.
@@ -149,10 +110,7 @@ fn role(meta: &Metadata, vocab: &Vocab, name: &str) -> Result<Option<u32>> {
     };
     match in_vocab(vocab, id) {
         Some(id) => Ok(Some(id)),
-        None => Err(Error::malformed(
-            key,
-            format!("{id} outside the vocabulary of {}", vocab.len()),
-        )),
+        None => Err(Error::malformed(key, format!("{id} outside the vocabulary of {}", vocab.len()))),
     }
 }
 
@@ -164,8 +122,5 @@ fn same_len(field: &str, found: usize, tokens: usize) -> Result<()> {
     if found == tokens {
         return Ok(());
     }
-    Err(Error::malformed(
-        field,
-        format!("{found} entries for {tokens} tokens"),
-    ))
+    Err(Error::malformed(field, format!("{found} entries for {tokens} tokens")))
 }

@@ -25,12 +25,7 @@ pub(super) struct JsonEncoder {
 
 impl JsonEncoder {
     /// As [`Tokenizer::encode`].
-    pub(super) fn encode(
-        &self,
-        text: &str,
-        parse_special: bool,
-        vocab_len: usize,
-    ) -> Result<Vec<u32>> {
+    pub(super) fn encode(&self, text: &str, parse_special: bool, vocab_len: usize) -> Result<Vec<u32>> {
         // Encoding changes nothing but the switch, which is set each time: a poisoned lock holds no broken state.
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let ids = wall("encoding", || {
@@ -60,12 +55,8 @@ impl Tokenizer {
         generation_config: Option<&[u8]>,
     ) -> Result<Tokenizer> {
         let mut json = parse("tokenizer.json", tokenizer_json)?;
-        let config = tokenizer_config.map_or(Ok(Value::Null), |bytes| {
-            parse("tokenizer_config.json", bytes)
-        })?;
-        let generation = generation_config.map_or(Ok(Value::Null), |bytes| {
-            parse("generation_config.json", bytes)
-        })?;
+        let config = tokenizer_config.map_or(Ok(Value::Null), |bytes| parse("tokenizer_config.json", bytes))?;
+        let generation = generation_config.map_or(Ok(Value::Null), |bytes| parse("generation_config.json", bytes))?;
         vet(&json)?;
         if let Some(fields) = json.as_object_mut() {
             fields.insert("truncation".into(), Value::Null);
@@ -81,8 +72,7 @@ impl Tokenizer {
             // The crate numbers added tokens itself and ignores the ids of the file.
             let found = inner.token_to_id(&text);
             if found.map(u64::from) != Some(id) {
-                let problem =
-                    format!("{text:?} has id {id} in the file and {found:?} by its place");
+                let problem = format!("{text:?} has id {id} in the file and {found:?} by its place");
                 return Err(Error::malformed("tokenizer.json added_tokens", problem));
             }
         }
@@ -91,44 +81,25 @@ impl Tokenizer {
         let bos = named(&config, "bos_token").as_deref().and_then(id_of);
         let eos = named(&config, "eos_token").as_deref().and_then(id_of);
         let ends = ids_of(&generation, "eos_token_id", &vocab)?;
-        let bos = bos.or(ids_of(&generation, "bos_token_id", &vocab)?
-            .first()
-            .copied());
+        let bos = bos.or(ids_of(&generation, "bos_token_id", &vocab)?.first().copied());
         let eos = eos.or(ends.first().copied());
         let add_bos = match config.get("add_bos_token").and_then(Value::as_bool) {
             Some(wanted) => wanted,
             // The post-processor puts it there.
             None => {
-                let empty = wall("tokenizer.json", || {
-                    Ok(inner.encode_fast("", true)?.get_ids().to_vec())
-                })?;
+                let empty = wall("tokenizer.json", || Ok(inner.encode_fast("", true)?.get_ids().to_vec()))?;
                 bos.is_some() && empty.first() == bos.as_ref()
             }
         };
         inner.with_post_processor(None::<tokenizers::PostProcessorWrapper>);
-        let encoder = Encoder::Json(Box::new(JsonEncoder {
-            inner: Mutex::new(inner),
-        }));
-        Ok(Tokenizer::assemble(
-            encoder,
-            vocab,
-            Roles {
-                bos,
-                eos,
-                add_bos,
-                ends,
-            },
-            spaces,
-        ))
+        let encoder = Encoder::Json(Box::new(JsonEncoder { inner: Mutex::new(inner) }));
+        Ok(Tokenizer::assemble(encoder, vocab, Roles { bos, eos, add_bos, ends }, spaces))
     }
 }
 
 fn parse(what: &str, bytes: &[u8]) -> Result<Value> {
     if bytes.len() > MAX_JSON_BYTES {
-        return Err(Error::Tokenizer(format!(
-            "{what}: {} bytes, at most {MAX_JSON_BYTES}",
-            bytes.len()
-        )));
+        return Err(Error::Tokenizer(format!("{what}: {} bytes, at most {MAX_JSON_BYTES}", bytes.len())));
     }
     serde_json::from_slice(bytes).map_err(|error| Error::Tokenizer(format!("{what}: {error}")))
 }
@@ -141,13 +112,8 @@ fn vet(json: &Value) -> Result<()> {
         while let Some(value) = open.pop() {
             match value {
                 Value::Array(items) => open.extend(items),
-                Value::String(text)
-                    if part == "pre_tokenizer" && text.len() > MAX_COMPONENT_BYTES =>
-                {
-                    return Err(Error::Tokenizer(format!(
-                        "tokenizer.json: {part}: a text of {} bytes",
-                        text.len()
-                    )));
+                Value::String(text) if part == "pre_tokenizer" && text.len() > MAX_COMPONENT_BYTES => {
+                    return Err(Error::Tokenizer(format!("tokenizer.json: {part}: a text of {} bytes", text.len())));
                 }
                 Value::Object(fields) => {
                     growth = growth.saturating_mul(growth_of(fields));
@@ -174,10 +140,7 @@ fn growth_of(fields: &serde_json::Map<String, Value>) -> u64 {
         Some("ByteLevel") => 2,
         _ => return 1,
     };
-    let pattern = fields
-        .get("pattern")
-        .and_then(|pattern| pattern.get("String"))
-        .and_then(Value::as_str);
+    let pattern = fields.get("pattern").and_then(|pattern| pattern.get("String")).and_then(Value::as_str);
     match pattern {
         Some(pattern) if !pattern.is_empty() => added.div_ceil(pattern.len() as u64).max(1),
         _ => added.saturating_add(1),
@@ -189,13 +152,8 @@ fn spelling_of(json: &Value) -> (Spelling, Spaces) {
     let decoder = types(json.get("decoder"));
     let before = [json.get("normalizer"), json.get("pre_tokenizer")];
     let has = |kind: &str| decoder.iter().any(|name| name == kind);
-    let scheme = before
-        .iter()
-        .chain([&json.get("decoder")])
-        .find_map(|part| scheme_of(*part));
-    let prepends = before
-        .iter()
-        .any(|part| types(*part).iter().any(|name| name == "Prepend"));
+    let scheme = before.iter().chain([&json.get("decoder")]).find_map(|part| scheme_of(*part));
+    let prepends = before.iter().any(|part| types(*part).iter().any(|name| name == "Prepend"));
     if has("ByteLevel") {
         (Spelling::ByteLevel, Spaces::Keep)
     } else if has("WordPiece") {
@@ -220,12 +178,7 @@ fn types(part: Option<&Value>) -> Vec<String> {
         match value {
             Value::Array(items) => open.extend(items),
             Value::Object(fields) => {
-                found.extend(
-                    fields
-                        .get("type")
-                        .and_then(Value::as_str)
-                        .map(str::to_owned),
-                );
+                found.extend(fields.get("type").and_then(Value::as_str).map(str::to_owned));
                 open.extend(fields.values());
             }
             _ => {}
@@ -242,10 +195,7 @@ fn scheme_of(part: Option<&Value>) -> Option<String> {
             Value::Array(items) => open.extend(items),
             Value::Object(fields) => {
                 if fields.get("type").and_then(Value::as_str) == Some("Metaspace") {
-                    let scheme = fields
-                        .get("prepend_scheme")
-                        .and_then(Value::as_str)
-                        .unwrap_or("always");
+                    let scheme = fields.get("prepend_scheme").and_then(Value::as_str).unwrap_or("always");
                     return Some(scheme.to_owned());
                 }
                 open.extend(fields.values());
@@ -264,11 +214,7 @@ fn table(inner: &HfTokenizer, spelling: Spelling) -> Result<Vocab> {
         by_id.insert(id, (text, if byte { Kind::Byte } else { Kind::Normal }));
     }
     for (id, token) in inner.get_added_tokens_decoder() {
-        let kind = if token.special {
-            Kind::Control
-        } else {
-            Kind::UserDefined
-        };
+        let kind = if token.special { Kind::Control } else { Kind::UserDefined };
         by_id.insert(id, (token.content, kind));
     }
     let last = by_id.last_key_value().map_or(0, |(id, _)| *id);
@@ -291,22 +237,14 @@ fn table(inner: &HfTokenizer, spelling: Spelling) -> Result<Vocab> {
 /// Texts and ids of the added tokens, as the file has them.
 fn added_tokens(json: &Value) -> Vec<(String, u64)> {
     let tokens = json.get("added_tokens").and_then(Value::as_array);
-    let pair = |token: &Value| {
-        Some((
-            token.get("content")?.as_str()?.to_owned(),
-            token.get("id")?.as_u64()?,
-        ))
-    };
+    let pair = |token: &Value| Some((token.get("content")?.as_str()?.to_owned(), token.get("id")?.as_u64()?));
     tokens.into_iter().flatten().filter_map(pair).collect()
 }
 
 /// The text of a token in `tokenizer_config.json`: a string, or an object with `content`.
 fn named(config: &Value, key: &str) -> Option<String> {
     let value = config.get(key)?;
-    value
-        .as_str()
-        .or_else(|| value.get("content")?.as_str())
-        .map(str::to_owned)
+    value.as_str().or_else(|| value.get("content")?.as_str()).map(str::to_owned)
 }
 
 /// The ids of a key in `generation_config.json`: one, a list, or none.

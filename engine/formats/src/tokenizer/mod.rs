@@ -74,12 +74,7 @@ struct Roles {
 
 impl Tokenizer {
     fn assemble(encoder: Encoder, vocab: Vocab, roles: Roles, spaces: Spaces) -> Self {
-        let Roles {
-            bos,
-            eos,
-            add_bos,
-            mut ends,
-        } = roles;
+        let Roles { bos, eos, add_bos, mut ends } = roles;
         ends.extend(eos);
         ends.extend(vocab.ids().filter(|id| match vocab.get(*id) {
             Some((Kind::Control, text)) => END_TEXTS.iter().any(|end| end.as_bytes() == text),
@@ -87,15 +82,7 @@ impl Tokenizer {
         }));
         ends.sort_unstable();
         ends.dedup();
-        Self {
-            encoder,
-            vocab,
-            bos,
-            eos,
-            add_bos,
-            ends,
-            spaces,
-        }
+        Self { encoder, vocab, bos, eos, add_bos, ends, spaces }
     }
 
     /// Tokens of `text`. With `parse_special`, control tokens written in the text (`<|im_start|>`) become those tokens;
@@ -180,24 +167,18 @@ impl Tokenizer {
 
     /// Text of the BOS token for chat templates, whether or not the model wants it in front; empty when there is none.
     pub fn bos_text(&self) -> String {
-        self.bos
-            .and_then(|bos| self.token_text(bos))
-            .unwrap_or_default()
+        self.bos.and_then(|bos| self.token_text(bos)).unwrap_or_default()
     }
 
     /// Text of the EOS token for chat templates; empty when there is none.
     pub fn eos_text(&self) -> String {
-        self.eos
-            .and_then(|eos| self.token_text(eos))
-            .unwrap_or_default()
+        self.eos.and_then(|eos| self.token_text(eos)).unwrap_or_default()
     }
 
     /// A token for display: its text, the name of a control token, U+FFFD for parts of characters. `None` outside the
     /// vocabulary.
     pub fn token_text(&self, token: u32) -> Option<String> {
-        self.vocab
-            .get(token)
-            .map(|(_, bytes)| String::from_utf8_lossy(bytes).into_owned())
+        self.vocab.get(token).map(|(_, bytes)| String::from_utf8_lossy(bytes).into_owned())
     }
 
     /// Whether `token` ends an answer (end of text, end of turn).

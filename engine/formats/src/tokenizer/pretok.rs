@@ -12,7 +12,8 @@ use super::guard::wall;
 use crate::{Error, Result};
 
 const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
-const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const QWEN2: &str =
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 /// A list of expressions, applied in turn.
@@ -30,27 +31,16 @@ impl PreTokenizer {
         let (patterns, llama): (&[&str], bool) = match name {
             "gpt-2" => (&[GPT2], false),
             // llama.cpp's rule for files that name none.
-            "default" => (
-                &[r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", "[0-9][0-9][0-9]"],
-                false,
-            ),
+            "default" => (&[r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", "[0-9][0-9][0-9]"], false),
             "smollm" => (&[r"\p{N}", GPT2], false),
             "qwen2" => (&[QWEN2], false),
             "llama-bpe" | "llama3" | "llama-v3" => (&[LLAMA3], true),
             other => {
-                return Err(Error::Unsupported(format!(
-                    "pre-tokenizer {other:?} (tokenizer.ggml.pre)"
-                )));
+                return Err(Error::Unsupported(format!("pre-tokenizer {other:?} (tokenizer.ggml.pre)")));
             }
         };
-        let stages = patterns
-            .iter()
-            .map(|pattern| wall("pre-tokenizer", || SysRegex::new(pattern)));
-        Ok(Self {
-            stages: stages.collect::<Result<_>>()?,
-            whole_words: llama,
-            add_bos: llama,
-        })
+        let stages = patterns.iter().map(|pattern| wall("pre-tokenizer", || SysRegex::new(pattern)));
+        Ok(Self { stages: stages.collect::<Result<_>>()?, whole_words: llama, add_bos: llama })
     }
 
     /// The words of `text` as byte ranges that cover it.
@@ -91,49 +81,28 @@ mod tests {
     use super::*;
 
     fn cut<'t>(name: &str, text: &'t str) -> Vec<&'t str> {
-        PreTokenizer::named(name)
-            .unwrap()
-            .words(text)
-            .into_iter()
-            .map(|range| &text[range])
-            .collect()
+        PreTokenizer::named(name).unwrap().words(text).into_iter().map(|range| &text[range]).collect()
     }
 
     #[test]
     fn words_of_each_kind() {
         let text = "I'LL pay 12345 USD,\n\n  it's ok";
-        assert_eq!(
-            cut("gpt-2", text),
-            [
-                "I", "'", "LL", " pay", " 12345", " USD", ",", "\n\n ", " it", "'s", " ok"
-            ]
-        );
+        assert_eq!(cut("gpt-2", text), ["I", "'", "LL", " pay", " 12345", " USD", ",", "\n\n ", " it", "'s", " ok"]);
         assert_eq!(
             cut("smollm", text),
-            [
-                "I", "'", "LL", " pay", " ", "1", "2", "3", "4", "5", " USD", ",", "\n\n ", " it",
-                "'s", " ok"
-            ]
+            ["I", "'", "LL", " pay", " ", "1", "2", "3", "4", "5", " USD", ",", "\n\n ", " it", "'s", " ok"]
         );
         assert_eq!(
             cut("qwen2", text),
-            [
-                "I", "'LL", " pay", " ", "1", "2", "3", "4", "5", " USD", ",\n\n", " ", " it",
-                "'s", " ok"
-            ]
+            ["I", "'LL", " pay", " ", "1", "2", "3", "4", "5", " USD", ",\n\n", " ", " it", "'s", " ok"]
         );
         assert_eq!(
             cut("llama-bpe", text),
-            [
-                "I", "'LL", " pay", " ", "123", "45", " USD", ",\n\n", " ", " it", "'s", " ok"
-            ]
+            ["I", "'LL", " pay", " ", "123", "45", " USD", ",\n\n", " ", " it", "'s", " ok"]
         );
         assert_eq!(
             cut("default", text),
-            [
-                "I", "'", "LL", " pay", " ", "123", "45", " USD", ",", "\n\n ", " it", "'", "s",
-                " ok"
-            ]
+            ["I", "'", "LL", " pay", " ", "123", "45", " USD", ",", "\n\n ", " it", "'", "s", " ok"]
         );
     }
 
@@ -147,9 +116,6 @@ mod tests {
 
     #[test]
     fn other_names_are_refused() {
-        assert!(matches!(
-            PreTokenizer::named("tekken"),
-            Err(Error::Unsupported(_))
-        ));
+        assert!(matches!(PreTokenizer::named("tekken"), Err(Error::Unsupported(_))));
     }
 }

@@ -29,19 +29,13 @@ impl Specials {
     /// The matchers of a vocabulary.
     pub(super) fn new(vocab: &Vocab) -> Result<Self> {
         let always = Matcher::new(vocab, |kind| kind == Kind::UserDefined)?;
-        let on_request = Matcher::new(vocab, |kind| {
-            matches!(kind, Kind::UserDefined | Kind::Control | Kind::Unknown)
-        })?;
+        let on_request = Matcher::new(vocab, |kind| matches!(kind, Kind::UserDefined | Kind::Control | Kind::Unknown))?;
         Ok(Self { always, on_request })
     }
 
     /// Cut `text` at the tokens in it: leftmost first, the longest of those that begin there. Linear in the text.
     pub(super) fn split<'t>(&self, text: &'t str, parse_special: bool) -> Vec<Part<'t>> {
-        if parse_special {
-            self.on_request.split(text)
-        } else {
-            self.always.split(text)
-        }
+        if parse_special { self.on_request.split(text) } else { self.always.split(text) }
     }
 }
 
@@ -58,34 +52,22 @@ impl Matcher {
             }
         }
         if ids.is_empty() {
-            return Ok(Self {
-                automaton: None,
-                ids,
-            });
+            return Ok(Self { automaton: None, ids });
         }
         let automaton = AhoCorasick::builder()
             .match_kind(MatchKind::LeftmostLongest)
             .build(texts)
             .map_err(|error| Error::Tokenizer(format!("matcher of special tokens: {error}")))?;
-        Ok(Self {
-            automaton: Some(automaton),
-            ids,
-        })
+        Ok(Self { automaton: Some(automaton), ids })
     }
 
     fn split<'t>(&self, text: &'t str) -> Vec<Part<'t>> {
         let mut parts = Vec::new();
         let mut done = 0;
-        for found in self
-            .automaton
-            .iter()
-            .flat_map(|automaton| automaton.find_iter(text))
-        {
+        for found in self.automaton.iter().flat_map(|automaton| automaton.find_iter(text)) {
             // Both texts are UTF-8, so matches begin and end between characters.
-            let (Some(before), Some(id)) = (
-                text.get(done..found.start()),
-                self.ids.get(found.pattern().as_usize()),
-            ) else {
+            let (Some(before), Some(id)) = (text.get(done..found.start()), self.ids.get(found.pattern().as_usize()))
+            else {
                 continue;
             };
             if !before.is_empty() {

@@ -52,10 +52,7 @@ impl Pieces {
         let mut longest = 0;
         for ((id, text), score) in vocab.ids().zip(texts).zip(scores) {
             if !score.is_finite() {
-                return Err(Error::malformed(
-                    "tokenizer.ggml.scores",
-                    format!("score {score} of token {id}"),
-                ));
+                return Err(Error::malformed("tokenizer.ggml.scores", format!("score {score} of token {id}")));
             }
             match vocab.get(id) {
                 Some((Kind::Byte, &[byte])) => byte_tokens[usize::from(byte)] = Some(id),
@@ -67,13 +64,7 @@ impl Pieces {
                 _ => {}
             }
         }
-        Ok(Self {
-            by_text,
-            byte_tokens,
-            unknown,
-            longest,
-            add_space_prefix,
-        })
+        Ok(Self { by_text, byte_tokens, unknown, longest, add_space_prefix })
     }
 
     /// Append the tokens of `text`, in which U+2581 stands for spaces. Time is O(n log n).
@@ -107,21 +98,11 @@ impl Pieces {
             if let Some(next) = next {
                 symbols[next].prev = Some(pair.left);
             }
-            self.consider(
-                text,
-                &symbols,
-                symbols[pair.left].prev,
-                Some(pair.left),
-                &mut queue,
-            );
+            self.consider(text, &symbols, symbols[pair.left].prev, Some(pair.left), &mut queue);
             self.consider(text, &symbols, Some(pair.left), next, &mut queue);
         }
         for symbol in symbols.iter().filter(|symbol| symbol.len > 0) {
-            self.emit(
-                text.get(symbol.start..symbol.start + symbol.len)
-                    .unwrap_or_default(),
-                out,
-            )?;
+            self.emit(text.get(symbol.start..symbol.start + symbol.len).unwrap_or_default(), out)?;
         }
         Ok(())
     }
@@ -142,16 +123,8 @@ impl Pieces {
         if len > self.longest {
             return;
         }
-        if let Some((_, score)) = text
-            .get(start..start + len)
-            .and_then(|piece| self.by_text.get(piece))
-        {
-            queue.push(Pair {
-                score: *score,
-                left,
-                right,
-                len,
-            });
+        if let Some((_, score)) = text.get(start..start + len).and_then(|piece| self.by_text.get(piece)) {
+            queue.push(Pair { score: *score, left, right, len });
         }
     }
 
@@ -162,11 +135,7 @@ impl Pieces {
             return Ok(());
         }
         let before = out.len();
-        out.extend(
-            piece
-                .bytes()
-                .map_while(|byte| self.byte_tokens[usize::from(byte)]),
-        );
+        out.extend(piece.bytes().map_while(|byte| self.byte_tokens[usize::from(byte)]));
         if out.len() - before == piece.len() {
             return Ok(());
         }
@@ -174,9 +143,7 @@ impl Pieces {
         match self.unknown {
             Some(unknown) => out.push(unknown),
             None => {
-                return Err(Error::Tokenizer(format!(
-                    "the vocabulary cannot spell {piece:?}"
-                )));
+                return Err(Error::Tokenizer(format!("the vocabulary cannot spell {piece:?}")));
             }
         }
         Ok(())
@@ -197,18 +164,12 @@ pub(super) fn escape(text: &str, space_first: bool) -> String {
 
 /// Whether `<0xNN>` tokens are typed as bytes in files that type them as ordinary: then they are bytes all the same.
 pub(super) fn kind_of(text: &str, kind: Kind) -> Kind {
-    if kind == Kind::Normal && bytes::byte_token(text).is_some() {
-        Kind::Byte
-    } else {
-        kind
-    }
+    if kind == Kind::Normal && bytes::byte_token(text).is_some() { Kind::Byte } else { kind }
 }
 
 impl Ord for Pair {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.score
-            .total_cmp(&other.score)
-            .then(other.left.cmp(&self.left))
+        self.score.total_cmp(&other.score).then(other.left.cmp(&self.left))
     }
 }
 

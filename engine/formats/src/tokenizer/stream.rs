@@ -17,11 +17,7 @@ pub struct TokenStream<'a> {
 
 impl<'a> TokenStream<'a> {
     pub(super) fn new(tokenizer: &'a Tokenizer) -> Self {
-        Self {
-            tokenizer,
-            pending: Vec::new(),
-            drop_space: tokenizer.spaces != Spaces::Keep,
-        }
+        Self { tokenizer, pending: Vec::new(), drop_space: tokenizer.spaces != Spaces::Keep }
     }
 
     /// Add a token; returns the text that became whole (often empty inside a multi-byte character).
@@ -30,9 +26,7 @@ impl<'a> TokenStream<'a> {
     /// [`crate::Error::Tokenizer`] for a token outside the vocabulary; the stream stays as it was.
     pub fn push(&mut self, token: u32) -> Result<String> {
         let vocab = &self.tokenizer.vocab;
-        let (kind, bytes) = vocab
-            .get(token)
-            .ok_or_else(|| outside(token, vocab.len()))?;
+        let (kind, bytes) = vocab.get(token).ok_or_else(|| outside(token, vocab.len()))?;
         let bytes = match bytes.split_first() {
             Some((b' ', rest)) if self.drop_space && kind == Kind::Normal => rest,
             _ => bytes,
@@ -109,11 +103,7 @@ mod tests {
                     assert!(pending.len() < 4);
                 }
                 text.push_str(&String::from_utf8_lossy(&pending));
-                assert_eq!(
-                    text,
-                    String::from_utf8_lossy(sample),
-                    "{sample:?} by {size}"
-                );
+                assert_eq!(text, String::from_utf8_lossy(sample), "{sample:?} by {size}");
             }
         }
     }

@@ -77,39 +77,27 @@ impl Vocab {
     /// An empty table with room for `tokens`.
     pub(super) fn with_capacity(tokens: usize) -> Self {
         let tokens = tokens.min(MAX_TOKENS);
-        Self {
-            kinds: Vec::with_capacity(tokens),
-            ends: Vec::with_capacity(tokens),
-            bytes: Vec::new(),
-        }
+        Self { kinds: Vec::with_capacity(tokens), ends: Vec::with_capacity(tokens), bytes: Vec::new() }
     }
 
     /// Add the next token, spelled `text`.
     pub(super) fn push(&mut self, text: &str, kind: Kind, spelling: Spelling) -> Result<()> {
         let field = || format!("token {}", self.kinds.len());
         if self.kinds.len() >= MAX_TOKENS {
-            return Err(Error::malformed(
-                "tokens",
-                format!("more than {MAX_TOKENS}"),
-            ));
+            return Err(Error::malformed("tokens", format!("more than {MAX_TOKENS}")));
         }
         if text.len() > MAX_TOKEN_BYTES {
-            return Err(Error::malformed(
-                field(),
-                format!("{} bytes, at most {MAX_TOKEN_BYTES}", text.len()),
-            ));
+            return Err(Error::malformed(field(), format!("{} bytes, at most {MAX_TOKEN_BYTES}", text.len())));
         }
         match (kind, spelling) {
             (Kind::Byte, _) => {
-                let byte = bytes::byte_token(text).ok_or_else(|| {
-                    Error::malformed(field(), format!("byte token named {text:?}, not <0xNN>"))
-                })?;
+                let byte = bytes::byte_token(text)
+                    .ok_or_else(|| Error::malformed(field(), format!("byte token named {text:?}, not <0xNN>")))?;
                 self.bytes.push(byte);
             }
             (Kind::Normal, Spelling::ByteLevel) => bytes::unspell(text, &mut self.bytes),
             (Kind::Normal, Spelling::Sentence) => {
-                self.bytes
-                    .extend_from_slice(text.replace('\u{2581}', " ").as_bytes());
+                self.bytes.extend_from_slice(text.replace('\u{2581}', " ").as_bytes());
             }
             (Kind::Normal, Spelling::WordPiece) => match text.strip_prefix("##") {
                 Some(rest) => self.bytes.extend_from_slice(rest.as_bytes()),
@@ -120,8 +108,7 @@ impl Vocab {
             },
             _ => self.bytes.extend_from_slice(text.as_bytes()),
         }
-        let end = u32::try_from(self.bytes.len())
-            .map_err(|_| Error::malformed("tokens", "more than 4 GiB of text"))?;
+        let end = u32::try_from(self.bytes.len()).map_err(|_| Error::malformed("tokens", "more than 4 GiB of text"))?;
         self.kinds.push(kind);
         self.ends.push(end);
         Ok(())
@@ -145,9 +132,7 @@ impl Vocab {
             Some(before) => *self.ends.get(before)?,
             None => 0,
         };
-        let bytes = self
-            .bytes
-            .get(start as usize..*self.ends.get(index)? as usize)?;
+        let bytes = self.bytes.get(start as usize..*self.ends.get(index)? as usize)?;
         Some((kind, bytes))
     }
 }

@@ -16,35 +16,19 @@ pub(super) struct Words {
 
 impl Words {
     /// From the ids of all texts that merging may give, and the merges in order of their rank, each `left right`.
-    pub(super) fn new(
-        words: PreTokenizer,
-        ids: BpeVocab,
-        merges: &[String],
-        hidden: &BpeVocab,
-    ) -> Result<Self> {
+    pub(super) fn new(words: PreTokenizer, ids: BpeVocab, merges: &[String], hidden: &BpeVocab) -> Result<Self> {
         let mut pairs = Vec::with_capacity(merges.len());
         for (rank, merge) in merges.iter().enumerate() {
             let refuse = |problem: &str| {
-                Error::malformed(
-                    format!("tokenizer.ggml.merges[{rank}]"),
-                    format!("{merge:?}: {problem}"),
-                )
+                Error::malformed(format!("tokenizer.ggml.merges[{rank}]"), format!("{merge:?}: {problem}"))
             };
             // No spelling has a space in it.
-            let (left, right) = merge
-                .split_once(' ')
-                .ok_or_else(|| refuse("no space between two tokens"))?;
+            let (left, right) = merge.split_once(' ').ok_or_else(|| refuse("no space between two tokens"))?;
             let joint = format!("{left}{right}");
-            if [left, right, &joint]
-                .iter()
-                .any(|text| hidden.contains_key(*text))
-            {
+            if [left, right, &joint].iter().any(|text| hidden.contains_key(*text)) {
                 continue; // would spell a control token
             }
-            if let Some(missing) = [left, right, &joint]
-                .iter()
-                .find(|text| !ids.contains_key(**text))
-            {
+            if let Some(missing) = [left, right, &joint].iter().find(|text| !ids.contains_key(**text)) {
                 return Err(refuse(&format!("{missing:?} is not in the vocabulary")));
             }
             pairs.push((left.to_owned(), right.to_owned()));

@@ -85,12 +85,7 @@ pub fn bytes(bytes: &mut Vec<u8>, rng: &mut Rng) {
 pub fn json_file(file: &mut Vec<u8>, safetensors: bool, rng: &mut Rng) {
     let (start, end) = if safetensors {
         if rng.below(8) == 0 {
-            let field = Field {
-                kind: FieldKind::StringLength,
-                at: 0,
-                len: 8,
-                owner: String::new(),
-            };
+            let field = Field { kind: FieldKind::StringLength, at: 0, len: 8, owner: String::new() };
             return self::field(file, &field, rng);
         }
         let len = u64::from_le_bytes(file[..8].try_into().unwrap()) as usize;
@@ -113,17 +108,10 @@ pub fn json_file(file: &mut Vec<u8>, safetensors: bool, rng: &mut Rng) {
 /// Replace one number by another.
 fn number(json: &mut Vec<u8>, rng: &mut Rng) {
     let from = rng.below(json.len());
-    let Some(start) = json[from..]
-        .iter()
-        .position(u8::is_ascii_digit)
-        .map(|i| from + i)
-    else {
+    let Some(start) = json[from..].iter().position(u8::is_ascii_digit).map(|i| from + i) else {
         return;
     };
-    let len = json[start..]
-        .iter()
-        .take_while(|b| b.is_ascii_digit())
-        .count();
+    let len = json[start..].iter().take_while(|b| b.is_ascii_digit()).count();
     let new = match rng.below(4) {
         0 => format!("-{}", rng.below(10)),
         1 => "1e999".to_owned(),
@@ -136,30 +124,11 @@ fn number(json: &mut Vec<u8>, rng: &mut Rng) {
 /// Replace the value after one colon by something else.
 fn word(json: &mut Vec<u8>, rng: &mut Rng) {
     let from = rng.below(json.len());
-    let Some(start) = json[from..]
-        .iter()
-        .position(|&b| b == b':')
-        .map(|i| from + i + 1)
-    else {
+    let Some(start) = json[from..].iter().position(|&b| b == b':').map(|i| from + i + 1) else {
         return;
     };
-    let len = json[start..]
-        .iter()
-        .take_while(|b| !b",}]".contains(b))
-        .count();
+    let len = json[start..].iter().take_while(|b| !b",}]".contains(b)).count();
     let deep = "[".repeat(200);
-    let new = *rng.pick(&[
-        "null",
-        "true",
-        "\"x\"",
-        "[]",
-        "{}",
-        "-1",
-        "0.5",
-        "\"F64\"",
-        &deep,
-        "\"\\ud800\"",
-        "",
-    ]);
+    let new = *rng.pick(&["null", "true", "\"x\"", "[]", "{}", "-1", "0.5", "\"F64\"", &deep, "\"\\ud800\"", ""]);
     json.splice(start..start + len, new.bytes());
 }

@@ -88,7 +88,12 @@ pub fn run(global: &GlobalArgs, args: &RunArgs) -> Result<()> {
         println!();
         log::info!(
             "{} tokens in, {} out; first token after {:.0} ms, then {:.1} ms each; level {} on {}",
-            answer.context_tokens, answer.tokens.len(), answer.ttft_ms, answer.tpot_ms, answer.level, engine.adapter()
+            answer.context_tokens,
+            answer.tokens.len(),
+            answer.ttft_ms,
+            answer.tpot_ms,
+            answer.level,
+            engine.adapter()
         );
     }
     Ok(())
