@@ -44,7 +44,63 @@ pub struct BufferLimits {
     pub align: u64,
 }
 
+/// Limits of tests, below what the device has.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Restrictions {
+    /// Most bytes of a binding.
+    pub binding_bytes: Option<u64>,
+    /// Most bytes of all buffers allocated.
+    pub device_bytes: Option<u64>,
+}
+
+/// What a backend was asked to do since it was opened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Storage buffers allocated.
+    pub buffers: u64,
+    /// Their bytes.
+    pub buffer_bytes: u64,
+    /// Bytes written to them from the host.
+    pub written_bytes: u64,
+    /// Bytes read back.
+    pub read_bytes: u64,
+    /// Recordings made ready.
+    pub prepared: u64,
+    /// Submissions.
+    pub submits: u64,
+}
+
 impl Backend {
+    /// What it was asked to do so far.
+    pub fn counters(&self) -> Counters {
+        match self {
+            Backend::Gpu(gpu) => gpu.counters,
+            Backend::Cpu(cpu) => cpu.counters,
+        }
+    }
+
+    fn count(&mut self) -> &mut Counters {
+        match self {
+            Backend::Gpu(gpu) => &mut gpu.counters,
+            Backend::Cpu(cpu) => &mut cpu.counters,
+        }
+    }
+
+    /// Pretend that bindings and memory are smaller than they are: for tests.
+    pub fn restrict(&mut self, restrictions: Restrictions) {
+        match self {
+            Backend::Gpu(gpu) => gpu.restrictions = restrictions,
+            Backend::Cpu(cpu) => cpu.restrictions = restrictions,
+        }
+    }
+
+    fn restrictions(&self) -> Restrictions {
+        match self {
+            Backend::Gpu(gpu) => gpu.restrictions,
+            Backend::Cpu(cpu) => cpu.restrictions,
+        }
+    }
+
     /// What the adapter is called.
     pub fn name(&self) -> String {
         match self {
@@ -55,10 +111,14 @@ impl Backend {
 
     /// Limits of buffers and bindings.
     pub fn buffer_limits(&self) -> BufferLimits {
-        match self {
+        let mut limits = match self {
             Backend::Gpu(gpu) => gpu.buffer_limits(),
             Backend::Cpu(_) => BufferLimits { binding: 1 << 40, buffer: 1 << 40, align: 4 },
+        };
+        if let Some(bytes) = self.restrictions().binding_bytes {
+            limits.binding = limits.binding.min(bytes);
         }
+        limits
     }
 
     /// Whether it has few, wide cores (a CPU) rather than many.
@@ -80,6 +140,10 @@ impl Backend {
     /// A zeroed buffer of at least `bytes`.
     pub fn alloc(&mut self, label: &str, bytes: u64) -> Result<Slice> {
         let bytes = bytes.next_multiple_of(16).max(16);
+        let held = self.counters().buffer_bytes;
+        if let Some(most) = self.restrictions().device_bytes.filter(|most| held.saturating_add(bytes) > *most) {
+            return Err(Error::OutOfMemory(format!("{label} needs {bytes} bytes; {held} of {most} are in use")));
+        }
         let buf = match self {
             Backend::Gpu(gpu) => gpu.alloc(label, bytes)?,
             Backend::Cpu(cpu) => {
@@ -87,6 +151,9 @@ impl Backend {
                 cpu.alloc(bytes)
             }
         };
+        let counters = self.count();
+        counters.buffers += 1;
+        counters.buffer_bytes += bytes;
         Ok(Slice { buf, offset: 0, len: bytes })
     }
 
@@ -104,6 +171,7 @@ impl Backend {
     /// If they do not fit.
     pub fn write(&mut self, to: Slice, bytes: &[u8]) -> Result<()> {
         assert!(bytes.len() as u64 <= to.len && bytes.len().is_multiple_of(4), "{} bytes into {to:?}", bytes.len());
+        self.count().written_bytes += bytes.len() as u64;
         match self {
             Backend::Gpu(gpu) => gpu.write(to, bytes),
             Backend::Cpu(cpu) => {
@@ -123,6 +191,7 @@ impl Backend {
 
     /// Make a recording ready to replay.
     pub fn prepare(&mut self, recording: Recording) -> Result<Prepared> {
+        self.count().prepared += 1;
         Ok(match self {
             Backend::Gpu(gpu) => Prepared::Gpu(gpu.prepare(&recording)?),
             Backend::Cpu(_) => Prepared::Cpu(recording),
@@ -134,6 +203,9 @@ impl Backend {
     /// # Panics
     /// If a recording was prepared by another kind of backend.
     pub async fn run(&mut self, step: &Step, recordings: &[&Prepared], out: Option<Slice>) -> Result<Vec<u8>> {
+        let counters = self.count();
+        counters.submits += 1;
+        counters.read_bytes += out.map_or(0, |slice| slice.len);
         match self {
             Backend::Gpu(gpu) => {
                 let prepared: Vec<&GpuPrepared> = recordings.iter().filter_map(|p| p.gpu()).collect();

@@ -4,6 +4,7 @@ use std::cell::Cell;
 
 use concertina_shaders::{Step, twins};
 
+use crate::backend::{Counters, Restrictions};
 use crate::record::{BufId, Recording, Slice};
 use crate::{Error, Result};
 
@@ -11,6 +12,8 @@ use crate::{Error, Result};
 #[derive(Default)]
 pub struct Cpu {
     buffers: Vec<Vec<Cell<u32>>>,
+    pub(crate) counters: Counters,
+    pub(crate) restrictions: Restrictions,
 }
 
 impl Cpu {

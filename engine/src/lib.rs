@@ -25,7 +25,8 @@ pub mod record;
 mod weights;
 
 pub use api::{Answer, Context, Engine, Finish, GenerateOptions, Options, Sampling};
-pub use backend::{Backend, BufferLimits, Prepared};
+pub use backend::{Backend, BufferLimits, Counters, Prepared, Restrictions};
+pub use concertina_elastic::{LayerShape, LayerUnits, SubModel};
 pub use concertina_formats as formats;
 pub use cpu::Cpu;
 pub use error::{Error, Result};

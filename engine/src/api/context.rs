@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use concertina_elastic::SubModel;
 use concertina_kv::{ChunkTable, SlotPool};
 
 use crate::{Error, Result};
@@ -20,10 +21,12 @@ pub struct Context {
     pub(crate) tokens: Vec<u32>,
     pub(crate) table: ChunkTable,
     pub(crate) region: u32,
-    /// Level that wrote the chunks: keys of different levels are not mixed.
-    pub(crate) level: u32,
+    /// The sub-model that wrote the chunks: keys of different levels are not mixed.
+    pub(crate) written_by: Option<SubModel>,
     /// The device that holds the chunks.
     pub(crate) generation: u64,
+    /// Rows whose attention over the chunks has been collected.
+    pub(crate) density_rows: usize,
     kv: Arc<Mutex<KvState>>,
 }
 
@@ -35,7 +38,15 @@ impl Context {
                 Error::Invalid(format!("{} contexts are open already; drop one or raise `contexts`", full.capacity))
             })?
         };
-        Ok(Self { tokens: Vec::new(), table: ChunkTable::new(), region, level: 100, generation, kv })
+        Ok(Self {
+            tokens: Vec::new(),
+            table: ChunkTable::new(),
+            region,
+            written_by: None,
+            generation,
+            density_rows: 0,
+            kv,
+        })
     }
 
     /// Its tokens.
@@ -54,8 +65,12 @@ impl Context {
         self.drop_kv(tokens);
     }
 
-    /// Drop keys and values past the first `tokens` tokens; they are recomputed when needed.
+    /// Drop keys and values past the first `tokens` tokens; they are recomputed when needed. Densities that count
+    /// dropped rows are forgotten.
     pub(crate) fn drop_kv(&mut self, tokens: usize) {
+        if tokens < self.table.tokens() {
+            self.density_rows = 0;
+        }
         let mut state = self.kv.lock().unwrap_or_else(PoisonError::into_inner);
         self.table.truncate(tokens, &mut state.slots);
     }
@@ -77,16 +92,16 @@ impl Drop for Context {
 }
 
 impl Context {
-    /// Drop what is not valid any more: chunks on a device that is gone, or written at another level.
-    pub(crate) fn settle(&mut self, kv: Arc<Mutex<KvState>>, generation: u64, level: u32) -> Result<()> {
+    /// Drop what is not valid any more: chunks on a device that is gone, or written by another sub-model than `sub`.
+    pub(crate) fn settle(&mut self, kv: Arc<Mutex<KvState>>, generation: u64, sub: &SubModel) -> Result<()> {
         if self.generation != generation {
             let fresh = Self::open(kv, generation)?;
             let old = std::mem::replace(self, fresh);
             self.tokens.clone_from(&old.tokens);
         }
-        if self.level != level {
+        if self.written_by.as_ref() != Some(sub) {
             self.drop_kv(0);
-            self.level = level;
+            self.written_by = Some(sub.clone());
         }
         Ok(())
     }

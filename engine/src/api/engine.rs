@@ -3,22 +3,26 @@
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 
+use concertina_elastic::SubModel;
 use concertina_formats::{ChatMessage, Model, Tokenizer};
 use concertina_kv::SlotPool;
 use concertina_shaders::Sampler;
 use web_time::Instant;
 
 use super::context::KvState;
+use super::levels::check_level;
 use super::{Answer, Context, Finish, GenerateOptions, Options};
 use crate::forward::{BatchRow, Capacity, Forward, OutRow, Tail, geometry};
-use crate::{Backend, Cpu, Error, Gpu, Result};
+use crate::{Backend, Counters, Cpu, Error, Gpu, Result};
 
 /// A device with one resident model.
 pub struct Engine {
     pub(super) model: Model,
     options: Options,
-    device: Option<Device>,
-    generation: u64,
+    pub(super) device: Option<Device>,
+    pub(super) generation: u64,
+    /// Sub-models that were set, to be set again on a new device.
+    pub(super) sub_models: Vec<SubModel>,
 }
 
 /// What is lost with a device.
@@ -43,7 +47,7 @@ impl Engine {
     /// # Errors
     /// If no adapter is found or the model does not fit the device.
     pub async fn load(model: Model, options: Options, progress: &mut dyn FnMut(u64, u64)) -> Result<Self> {
-        let mut engine = Self { model, options, device: None, generation: 0 };
+        let mut engine = Self { model, options, device: None, generation: 0, sub_models: Vec::new() };
         engine.open_device(progress).await?;
         Ok(engine)
     }
@@ -51,6 +55,7 @@ impl Engine {
     async fn open_device(&mut self, progress: &mut dyn FnMut(u64, u64)) -> Result<()> {
         self.device = None;
         let mut backend = open_backend(self.options.adapter.as_deref()).await?;
+        backend.restrict(self.options.restrictions);
         let o = &self.options;
         let spec = &self.model.spec;
         let capacity = Capacity {
@@ -60,7 +65,10 @@ impl Engine {
             contexts: o.contexts.clamp(1, 4096),
             slots: (o.kv_budget_bytes / geometry(spec).chunk_bytes()) as usize,
         };
-        let forward = Forward::load(&mut backend, &self.model, capacity, progress).await?;
+        let mut forward = Forward::load(&mut backend, &self.model, capacity, progress).await?;
+        for sub in &self.sub_models {
+            forward.set_sub_model(sub.clone())?;
+        }
         let capacity = forward.capacity();
         let kv =
             KvState { slots: SlotPool::new(capacity.slots as u32), regions: SlotPool::new(capacity.contexts as u32) };
@@ -98,9 +106,29 @@ impl Engine {
     /// Lose the device on purpose, as a driver reset would: for tests.
     #[doc(hidden)]
     pub fn destroy_device(&self) {
-        if let Some(Device { backend: Backend::Gpu(gpu), .. }) = &self.device {
-            gpu.destroy();
+        if let Some(destroy) = self.destroyer() {
+            destroy();
         }
+    }
+
+    /// Something that loses the device when called, also in the middle of an answer: for tests. `None` without a GPU.
+    #[doc(hidden)]
+    pub fn destroyer(&self) -> Option<impl Fn() + Send + 'static> {
+        match &self.device {
+            Some(Device { backend: Backend::Gpu(gpu), .. }) => Some(gpu.destroyer()),
+            _ => None,
+        }
+    }
+
+    /// What the device was asked to do since it was opened.
+    pub fn counters(&self) -> Counters {
+        self.device.as_ref().map_or_else(Counters::default, |device| device.backend.counters())
+    }
+
+    /// Parts that each matrix is bound in, in the order of loading: for tests.
+    #[doc(hidden)]
+    pub fn matrix_parts(&self) -> Vec<usize> {
+        self.device.as_ref().map_or_else(Vec::new, |device| device.forward.matrix_parts())
     }
 
     /// The model: its shapes, tokenizer and chat template.
@@ -176,6 +204,7 @@ impl Engine {
     ) -> Result<Answer> {
         let start = Instant::now();
         let sampler = options.sampling.sampler()?;
+        check_level(options.level)?;
         self.check_tokens(tokens)?;
         let total = context.tokens.len() + tokens.len();
         if total == 0 {
@@ -253,7 +282,8 @@ impl Engine {
     async fn prefill(&mut self, context: &mut Context, options: &GenerateOptions, sampler: &Sampler) -> Result<usize> {
         let generation = self.generation;
         let device = self.device.as_mut().ok_or_else(|| Error::DeviceLost("no device is open".into()))?;
-        context.settle(device.kv.clone(), generation, options.level)?;
+        let sub = device.forward.sub_model(options.level);
+        context.settle(device.kv.clone(), generation, sub)?;
         let last = context.tokens.len() - 1;
         // The last token is run on its own, so its keys and values must not be there twice.
         context.drop_kv(last);
@@ -262,7 +292,7 @@ impl Engine {
         while context.table.tokens() < last {
             let from = context.table.tokens();
             let n = piece.min(last - from).min(device.forward.capacity().rows);
-            device.append(context, options.level, n, &[], Tail::None, false).await?;
+            device.append(context, options.level, n, &[], Tail::None, options.collect_density).await?;
         }
         device.forward.set_sampler(&mut device.backend, context.region, sampler, &context.tokens)?;
         Ok(computed + 1)
@@ -288,7 +318,7 @@ impl Device {
     /// Run the last token of a context and sample the next one. `token: None`: it lies on the device.
     async fn last_row(&mut self, context: &mut Context, options: &GenerateOptions, token: Option<u32>) -> Result<u32> {
         let out = OutRow { row: 0, sampler: context.region, wanted: 0, feed: 0 };
-        let bytes = self.rows(context, options.level, &[token], &[out], Tail::Sample, false).await?;
+        let bytes = self.rows(context, options.level, &[token], &[out], Tail::Sample, options.collect_density).await?;
         let token = u32::from_le_bytes(bytes.try_into().map_err(|_| Error::Gpu("no token was read back".into()))?);
         if token == u32::MAX {
             return Err(Error::Gpu("the logits are not numbers".into()));
@@ -305,8 +335,30 @@ impl Device {
         tail: Tail,
         density: bool,
     ) -> Result<Vec<u8>> {
-        let base = context.region * self.forward.capacity().chunks() as u32;
-        let (first, entries) = context.grow(tokens.len())?;
+        let grown = context.grow(tokens.len())?;
+        let done = self.run_rows(context, grown, level, tokens, outs, tail, density).await;
+        if done.is_err() {
+            // Faults are reported late: nothing that this context has on the device can be trusted.
+            context.drop_kv(0);
+        }
+        done
+    }
+
+    #[allow(clippy::too_many_arguments)] // the body of `rows`
+    async fn run_rows(
+        &mut self,
+        context: &mut Context,
+        (first, entries): (u32, Vec<u32>),
+        level: u32,
+        tokens: &[Option<u32>],
+        outs: &[OutRow],
+        tail: Tail,
+        density: bool,
+    ) -> Result<Vec<u8>> {
+        let base = self.first_entry(context);
+        if density {
+            self.begin_density(context)?;
+        }
         if !entries.is_empty() {
             self.forward.set_table(&mut self.backend, base + first, &entries)?;
         }
@@ -315,6 +367,9 @@ impl Device {
             (from..).zip(tokens).map(|(position, token)| BatchRow { token: *token, position, table: base }).collect();
         let out = self.forward.run(&mut self.backend, level, &rows, outs, tail, density).await?;
         context.table.wrote(tokens.len());
+        if density {
+            context.density_rows += tokens.len();
+        }
         Ok(out)
     }
 }

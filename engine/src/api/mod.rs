@@ -2,7 +2,9 @@
 
 mod answer;
 mod context;
+mod density;
 mod engine;
+mod levels;
 mod options;
 mod score;
 

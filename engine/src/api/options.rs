@@ -2,6 +2,8 @@
 
 use concertina_shaders::Sampler;
 
+use crate::backend::Restrictions;
+
 /// How an engine is set up.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -18,6 +20,9 @@ pub struct Options {
     pub prefill_rows: usize,
     /// Never use kernels that round activations to 8 bits. (There are none yet: every kernel is exact.)
     pub exact: bool,
+    /// Limits below what the device has: for tests.
+    #[doc(hidden)]
+    pub restrictions: Restrictions,
 }
 
 impl Default for Options {
@@ -29,6 +34,7 @@ impl Default for Options {
             kv_budget_bytes: 256 << 20,
             prefill_rows: 128,
             exact: false,
+            restrictions: Restrictions::default(),
         }
     }
 }
@@ -102,10 +108,19 @@ pub struct GenerateOptions {
     pub ignore_end: bool,
     /// Tokens of a piece of prefill; 0: as many as fit a batch.
     pub piece: usize,
+    /// Collect how attention spreads over the context's chunks: see [`crate::Engine::density`].
+    pub collect_density: bool,
 }
 
 impl Default for GenerateOptions {
     fn default() -> Self {
-        Self { max_tokens: 512, sampling: Sampling::default(), level: 100, ignore_end: false, piece: 0 }
+        Self {
+            max_tokens: 512,
+            sampling: Sampling::default(),
+            level: 100,
+            ignore_end: false,
+            piece: 0,
+            collect_density: false,
+        }
     }
 }

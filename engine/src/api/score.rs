@@ -1,5 +1,6 @@
 //! Logits and likelihoods of given tokens.
 
+use super::levels::check_level;
 use super::{Context, Engine};
 use crate::forward::{BatchRow, OutRow, Tail};
 use crate::{Error, Result, Timing};
@@ -93,6 +94,7 @@ impl Engine {
         tail: Tail,
         mut wanted: impl FnMut(usize, usize) -> Vec<(usize, u32)>,
     ) -> Result<Vec<(Vec<usize>, Vec<u8>)>> {
+        check_level(level)?;
         self.check_tokens(tokens)?;
         self.device().await?;
         if tokens.len() > self.context_limit() {

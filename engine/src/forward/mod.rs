@@ -70,9 +70,46 @@ impl Forward {
     }
 
     /// Use `sub` for its level from now on.
-    pub fn set_sub_model(&mut self, sub: SubModel) {
+    pub fn set_sub_model(&mut self, sub: SubModel) -> Result<()> {
+        let shapes = self.shapes();
+        if sub.layers.len() != shapes.len() {
+            return Err(Error::Invalid(format!("a sub-model of {} layers, not {}", sub.layers.len(), shapes.len())));
+        }
+        for (i, (kept, shape)) in sub.layers.iter().zip(&shapes).enumerate() {
+            let fits = |n: usize, all: usize, step: usize| n == all || (n > 0 && n < all && n.is_multiple_of(step));
+            if !fits(kept.groups, shape.groups, shape.group_step)
+                || !fits(kept.neurons, shape.neurons, shape.neuron_step)
+            {
+                return Err(Error::Invalid(format!("layer {i} cannot be cut to {kept:?}: it has {shape:?}")));
+            }
+        }
         self.layers.retain(|(level, _), _| *level != sub.level);
         self.sub_models.insert(sub.level, sub);
+        Ok(())
+    }
+
+    /// Units that each layer keeps at a level.
+    ///
+    /// # Panics
+    /// If the level is not in 1..=100.
+    pub fn sub_model(&mut self, level: u32) -> &SubModel {
+        if !self.sub_models.contains_key(&level) {
+            let sub = SubModel::at_level(&self.shapes(), level, &[]);
+            self.sub_models.insert(level, sub);
+        }
+        &self.sub_models[&level]
+    }
+
+    /// Query heads that a sub-model keeps, of all layers together.
+    pub fn heads(&self, sub: &SubModel) -> usize {
+        sub.layers.iter().map(|layer| layer.groups * (self.spec.n_heads / self.spec.n_groups)).sum()
+    }
+
+    /// Parts that each matrix is bound in, in the order of loading.
+    pub fn matrix_parts(&self) -> Vec<usize> {
+        let w = &self.weights;
+        let layers = w.layers.iter().flat_map(|l| [&l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down]);
+        [&w.embed].into_iter().chain(layers).chain(&w.output).map(|matrix| matrix.parts.len()).collect()
     }
 
     /// What each layer has and the steps in which it can be cut.
@@ -96,11 +133,8 @@ impl Forward {
         if !(1..=100).contains(&level) {
             return Err(Error::Invalid(format!("level {level} is not between 1 and 100 percent")));
         }
-        if !self.sub_models.contains_key(&level) {
-            let sub = SubModel::at_level(&self.shapes(), level, &[]);
-            self.sub_models.insert(level, sub);
-        }
         if !self.layers.contains_key(&(level, wide)) {
+            self.sub_model(level);
             let sub = &self.sub_models[&level];
             let recording =
                 layers::layers(&self.spec, &self.capacity, &self.kernels, &self.buffers, &self.weights, sub, wide)?;

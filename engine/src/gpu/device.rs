@@ -9,7 +9,7 @@ use concertina_shaders::{BindingKind, Step, Variant};
 use super::adapter::{AdapterInfo, choose};
 use super::fault::FaultSlot;
 use super::readback::Readback;
-use crate::backend::BufferLimits;
+use crate::backend::{BufferLimits, Counters, Restrictions};
 use crate::record::{BufId, Op, Recording, Slice};
 use crate::{Error, Result};
 
@@ -23,6 +23,8 @@ pub struct Gpu {
     pub(super) readback: Readback,
     buffers: Vec<Option<wgpu::Buffer>>,
     pub(super) step: wgpu::Buffer,
+    pub(crate) counters: Counters,
+    pub(crate) restrictions: Restrictions,
     pipelines: HashMap<&'static str, Arc<wgpu::ComputePipeline>>,
 }
 
@@ -89,7 +91,19 @@ impl Gpu {
             mapped_at_creation: false,
         });
         let readback = Readback::new()?;
-        Ok(Self { info, device, queue, limits, faults, readback, buffers: Vec::new(), step, pipelines: HashMap::new() })
+        Ok(Self {
+            info,
+            device,
+            queue,
+            limits,
+            faults,
+            readback,
+            buffers: Vec::new(),
+            step,
+            counters: Counters::default(),
+            restrictions: Restrictions::default(),
+            pipelines: HashMap::new(),
+        })
     }
 
     /// The adapter.
@@ -106,10 +120,13 @@ impl Gpu {
         }
     }
 
-    /// Destroy the device, as a driver reset would: every later call reports the loss.
-    pub fn destroy(&self) {
-        self.device.destroy();
-        self.faults.lose("destroyed on request");
+    /// Something that destroys the device when called, as a driver reset would: every later call reports the loss.
+    pub fn destroyer(&self) -> impl Fn() + Send + 'static {
+        let (device, faults) = (self.device.clone(), self.faults.clone());
+        move || {
+            device.destroy();
+            faults.lose("destroyed on request");
+        }
     }
 
     /// Whether the device is gone.

@@ -1,0 +1,44 @@
+//! Levels: which units of the model each keeps.
+
+use concertina_elastic::{LayerShape, SubModel};
+
+use super::Engine;
+use crate::{Error, Result};
+
+impl Engine {
+    /// What each layer has, and the steps in which it can be cut. Empty while no device is open.
+    pub fn shapes(&self) -> Vec<LayerShape> {
+        self.device.as_ref().map_or_else(Vec::new, |device| device.forward.shapes())
+    }
+
+    /// Units that each layer keeps at a level.
+    ///
+    /// # Errors
+    /// If the level is not between 1 and 100, or no device is open.
+    pub fn sub_model(&mut self, level: u32) -> Result<SubModel> {
+        check_level(level)?;
+        let device = self.device.as_mut().ok_or_else(|| Error::DeviceLost("no device is open".into()))?;
+        Ok(device.forward.sub_model(level).clone())
+    }
+
+    /// Use `sub` for its level from now on. Keys and values that the level's former sub-model wrote are recomputed when
+    /// their contexts are next used.
+    ///
+    /// # Errors
+    /// If it does not fit the model: a layer too many or too few, units past the last, or a cut inside a panel.
+    pub fn set_sub_model(&mut self, sub: SubModel) -> Result<()> {
+        check_level(sub.level)?;
+        let device = self.device.as_mut().ok_or_else(|| Error::DeviceLost("no device is open".into()))?;
+        device.forward.set_sub_model(sub.clone())?;
+        self.sub_models.retain(|old| old.level != sub.level);
+        self.sub_models.push(sub);
+        Ok(())
+    }
+}
+
+pub(super) fn check_level(level: u32) -> Result<()> {
+    if (1..=100).contains(&level) {
+        return Ok(());
+    }
+    Err(Error::Invalid(format!("level {level} is not between 1 and 100 percent")))
+}

@@ -1,0 +1,20 @@
+//! Helpers of the tests that run whole models.
+
+mod compare;
+mod models;
+mod oracle;
+mod process;
+mod surgery;
+
+pub use compare::{Deviation, max_abs, relative, top_index};
+pub use models::{SMALL_ARCHS, data_model, ids, load, options, real_model, tiny};
+pub use oracle::{Oracle, Prompt};
+pub use process::{Memory, memory};
+pub use surgery::{Units, cut_units, zero_elements, zero_rows};
+
+use std::io::Write;
+
+/// Print a line that the test harness does not capture: measured figures, and why a test is skipped.
+pub fn note(text: impl std::fmt::Display) {
+    let _ = std::io::stderr().lock().write_all(format!("{text}\n").as_bytes());
+}
