@@ -91,10 +91,11 @@ fn emit(
     let format = format.map_or("None".into(), |f| format!("Some(WeightFormat::{})", f.to_uppercase()));
     write!(
         table,
-        "Variant {{ kernel: {name:?}, name: {variant:?}, format: {format}, subgroups: {}, f16: {}, min_subgroup: {}, workgroup: {:?}, group: {:?}, \
+        "Variant {{ kernel: {name:?}, name: {variant:?}, format: {format}, subgroups: {}, f16: {}, kv32: {}, min_subgroup: {}, workgroup: {:?}, group: {:?}, \
          params: {:?}, source: include_str!(concat!(env!(\"OUT_DIR\"), \"/{file}\")),\n  members: &[{}],\n  bindings: &[{}] }},\n",
         feature == Some("subgroups"),
         feature == Some("f16"),
+        feature == Some("kv32"),
         if feature == Some("subgroups") { kernel.subgroup } else { 0 },
         entry.workgroup_size,
         kernel.group,

@@ -17,6 +17,8 @@ pub struct Variant {
     pub min_subgroup: u32,
     /// Whether it needs f16 arithmetic.
     pub f16: bool,
+    /// Whether keys and values lie in its pages as f32 rather than f16.
+    pub kv32: bool,
     /// Threads of a workgroup.
     pub workgroup: [u32; 3],
     /// What one workgroup covers: output features, batch rows.

@@ -5,14 +5,23 @@
 @group(0) @binding(2) var<storage, read> rows: array<vec4<u32>>;            // (rows): position, chunk table
 @group(0) @binding(3) var<storage, read> tables: array<u32>;
 @group(0) @binding(4) var<storage, read> q: array<vec4<f32>>;               // (rows, q_stride)
-@group(0) @binding(5) var<storage, read> pages: array<vec2<u32>>;           // (slots, K|V, groups, 16, head_dim) f16
+// (slots, K|V, groups, 16, head_dim), four elements each
+#ifdef KV32
+@group(0) @binding(5) var<storage, read> pages: array<vec4<f32>>;
+#else
+@group(0) @binding(5) var<storage, read> pages: array<vec2<u32>>;
+#endif
 @group(0) @binding(6) var<storage, read_write> partial: array<vec4<f32>>;   // (rows, heads, splits, head_dim)
 @group(0) @binding(7) var<storage, read_write> split_ml: array<vec2<f32>>;  // (rows, heads, splits): maximum, sum
 @group(0) @binding(8) var<storage, read_write> chunk_ml: array<vec2<f32>>;  // (rows, heads, batch_chunks): likewise
 
 fn page(at: u32) -> vec4<f32> {
+#ifdef KV32
+    return pages[at];
+#else
     let p = pages[at];
     return vec4<f32>(unpack2x16float(p.x), unpack2x16float(p.y));
+#endif
 }
 
 // q · k for four tokens from `t` on; tokens past `last` are not written yet, so they repeat it.

@@ -19,7 +19,14 @@ struct RopeParams {
 @group(0) @binding(5) var<storage, read> k: array<f32>;                 // (rows, kv_stride)
 @group(0) @binding(6) var<storage, read> v: array<f32>;                 // (rows, kv_stride)
 @group(0) @binding(7) var<storage, read_write> q: array<f32>;           // (rows, q_stride)
-@group(0) @binding(8) var<storage, read_write> pages: array<u32>;       // (slots, K|V, groups, 16, head_dim) f16
+// (slots, K|V, groups, 16, head_dim), two elements each
+#ifdef KV32
+@group(0) @binding(8) var<storage, read_write> pages: array<vec2<f32>>;
+fn stored(e: vec2<f32>) -> vec2<f32> { return e; }
+#else
+@group(0) @binding(8) var<storage, read_write> pages: array<u32>;
+fn stored(e: vec2<f32>) -> u32 { return pack2x16float(e); }
+#endif
 
 // The first of the two adjacent elements of pair-couple `j`, and of its partner.
 fn places(j: u32) -> vec2<u32> {
@@ -58,7 +65,7 @@ fn rope_kv(@builtin(global_invocation_id) gid: vec3<u32>) {
     let entry = tables[place.y + place.x / 16u];
     let is_value = slot >= params.heads + params.kept;
     let group = (slot - params.heads) % params.kept;
-    // In f16 elements: slot, K or V, group, token.
+    // In elements: slot, K or V, group, token.
     let page = (((entry & 0x0fffffffu) * 2u + u32(is_value)) * params.groups + group) * 16u + place.x % 16u;
     let at = places(j);
     let src = at + vec2<u32>(row * params.kv_stride + group * params.head_dim);
@@ -69,6 +76,6 @@ fn rope_kv(@builtin(global_invocation_id) gid: vec3<u32>) {
         e = rotate(vec4<f32>(k[src.x], k[src.x + 1u], k[src.y], k[src.y + 1u]), row, j);
     }
     let to = vec2<u32>(page * params.head_dim) + at;
-    pages[to.x / 2u] = pack2x16float(e.xy);
-    pages[to.y / 2u] = pack2x16float(e.zw);
+    pages[to.x / 2u] = stored(e.xy);
+    pages[to.y / 2u] = stored(e.zw);
 }

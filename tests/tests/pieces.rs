@@ -29,7 +29,8 @@ fn tiny_models() {
     for arch in SMALL_ARCHS {
         for dtype in [DType::F32, DType::BF16, DType::Q4_1, DType::Q8_0, DType::Q4_K, DType::Q6_K] {
             let model = TinyModel::new(arch).with_dtype(dtype);
-            let mut engine = load(model.gguf(), options(None));
+            let exact = dtype == DType::F32;
+            let mut engine = load(model.gguf(), Options { exact, ..options(None) });
             check(&mut engine, &format!("{arch} {dtype:?}"), &ids(70, 3));
         }
     }

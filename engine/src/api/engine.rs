@@ -64,7 +64,8 @@ impl Engine {
             out_rows: 16,
             context_tokens: o.context_tokens.max(1),
             contexts: o.contexts.clamp(1, 4096),
-            slots: (o.kv_budget_bytes / geometry(spec).chunk_bytes()) as usize,
+            slots: (o.kv_budget_bytes / geometry(spec, o.exact).chunk_bytes()) as usize,
+            exact: o.exact,
         };
         let mut forward = Forward::load(&mut backend, &self.model, capacity, progress).await?;
         for sub in &self.sub_models {

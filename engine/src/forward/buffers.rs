@@ -21,8 +21,10 @@ pub struct Capacity {
     pub context_tokens: usize,
     /// Contexts that are in GPU memory at the same time.
     pub contexts: usize,
-    /// f16 chunks in GPU memory.
+    /// Chunks in GPU memory.
     pub slots: usize,
+    /// Keys and values are kept as f32, not f16.
+    pub exact: bool,
 }
 
 impl Capacity {
@@ -30,7 +32,7 @@ impl Capacity {
     pub fn fitted(mut self, spec: &ModelSpec, limits: BufferLimits) -> Result<Self> {
         self.context_tokens = self.context_tokens.clamp(CHUNK_TOKENS, spec.context_len.max(CHUNK_TOKENS));
         let most = limits.binding.min(limits.buffer);
-        let geometry = geometry(spec);
+        let geometry = geometry(spec, self.exact);
         self.slots = self.slots.min((most / geometry.layer_bytes()) as usize).min(1 << 28);
         self.out_rows = self.out_rows.min((most / (4 * spec.vocab as u64)) as usize);
         let widest = (spec.ffn.max(spec.dim).max(spec.n_heads * spec.head_dim) * 4) as u64;
@@ -56,8 +58,9 @@ impl Capacity {
 }
 
 /// Shape of the model's keys and values.
-pub fn geometry(spec: &ModelSpec) -> KvGeometry {
-    KvGeometry { layers: spec.layers.len(), groups: spec.n_groups, head_dim: spec.head_dim }
+pub fn geometry(spec: &ModelSpec, exact: bool) -> KvGeometry {
+    let element_bytes = if exact { 4 } else { 2 };
+    KvGeometry { layers: spec.layers.len(), groups: spec.n_groups, head_dim: spec.head_dim, element_bytes }
 }
 
 /// Device buffers of a forward pass. Shapes beside them; R rows, O rows with logits, C contexts.
@@ -89,7 +92,7 @@ pub struct Buffers {
     pub sampled: Slice,     // (O) u32
     pub samplers: Slice,    // (C) Sampler
     pub recent: Slice,      // (C, RECENT) u32
-    pub pages: Vec<Slice>,  // one a layer: (slots, K|V, groups, 16, head_dim) f16
+    pub pages: Vec<Slice>,  // one a layer: (slots, K|V, groups, 16, head_dim) f16 or f32
     pub none: Slice,        // stands in for what a kernel does not read
 }
 
@@ -130,7 +133,7 @@ impl Buffers {
             none: words("none", 64)?,
             pages: Vec::new(),
         };
-        let page_bytes = geometry(spec).layer_bytes() * capacity.slots as u64;
+        let page_bytes = geometry(spec, capacity.exact).layer_bytes() * capacity.slots as u64;
         for layer in 0..spec.layers.len() {
             buffers.pages.push(backend.alloc(&format!("pages of layer {layer}"), page_bytes)?);
         }

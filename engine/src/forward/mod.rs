@@ -42,7 +42,7 @@ impl Forward {
         progress: Progress<'_>,
     ) -> Result<Self> {
         let spec = model.spec.clone();
-        let kernels = Kernels::for_backend(backend);
+        let kernels = Kernels::for_backend(backend, capacity.exact);
         let capacity = capacity.fitted(&spec, backend.buffer_limits())?;
         let buffers = Buffers::alloc(backend, &spec, &capacity)?;
         let weights = weights::load(backend, model, progress).await?;

@@ -1,11 +1,11 @@
 //! Twins of the kernels around attention.
 
-use super::Words;
+use super::{Pages, Words};
 use crate::{AttnParams, RopeParams, Step};
 
 const CHUNK: usize = 16;
 
-/// Half-word of element 0 of (slot, K or V, group, token) in pages of (slots, K|V, groups, 16, head_dim).
+/// Index of element 0 of (slot, K or V, group, token) in pages of (slots, K|V, groups, 16, head_dim).
 fn page(slot: u32, value: usize, group: usize, token: usize, groups: u32, head_dim: u32) -> usize {
     (((slot as usize * 2 + value) * groups as usize + group) * CHUNK + token) * head_dim as usize
 }
@@ -25,7 +25,7 @@ pub fn rope_kv(
     k: Words<'_>,
     v: Words<'_>,
     q: Words<'_>,
-    pages: Words<'_>,
+    pages: Pages<'_>,
 ) {
     let dim = p.head_dim as usize;
     // (first, second) element of pair i.
@@ -53,11 +53,11 @@ pub fn rope_kv(
             for i in 0..dim / 2 {
                 let ((a, b), (cos, sin)) = (pair(i), angle(i));
                 let (x, y) = (k.f(from + a), k.f(from + b));
-                pages.set_h(keys + a, x * cos - y * sin);
-                pages.set_h(keys + b, y * cos + x * sin);
+                pages.set(keys + a, x * cos - y * sin);
+                pages.set(keys + b, y * cos + x * sin);
             }
             for i in 0..dim {
-                pages.set_h(values + i, v.f(from + i));
+                pages.set(values + i, v.f(from + i));
             }
         }
     }
@@ -76,7 +76,7 @@ pub fn attn_split(
     rows: Words<'_>,
     tables: Words<'_>,
     q: Words<'_>,
-    pages: Words<'_>,
+    pages: Pages<'_>,
     partial: Words<'_>,
     split_ml: Words<'_>,
     chunk_ml: Words<'_>,
@@ -100,7 +100,7 @@ pub fn attn_split(
                     let scores: Vec<(usize, f32)> = tokens
                         .map(|t| {
                             let keys = page(slot, 0, group, t % CHUNK, p.groups, p.head_dim);
-                            let dot: f32 = query.iter().enumerate().map(|(i, q)| q * pages.h(keys + i)).sum();
+                            let dot: f32 = query.iter().enumerate().map(|(i, q)| q * pages.get(keys + i)).sum();
                             (t % CHUNK, dot * p.scale)
                         })
                         .collect();
@@ -112,7 +112,7 @@ pub fn attn_split(
                         let weight = (s - next).exp();
                         sum += weight;
                         let values = page(slot, 1, group, t, p.groups, p.head_dim);
-                        acc.iter_mut().enumerate().for_each(|(i, v)| *v += weight * pages.h(values + i));
+                        acc.iter_mut().enumerate().for_each(|(i, v)| *v += weight * pages.get(values + i));
                     }
                     l = l * shrink + sum;
                     m = next;

@@ -34,7 +34,6 @@ pub fn options(adapter: Option<&str>) -> Options {
         contexts: 3,
         kv_budget_bytes: 64 << 20,
         prefill_rows: 128,
-        exact: true,
         ..Options::default()
     }
 }
