@@ -42,8 +42,11 @@ fn hash(v: u32) -> u32 {
 
 fn gumbel(seed: u32, position: u32, token: u32) -> f32 {
     let h = hash(hash(hash(seed) ^ position) ^ token);
-    let u = (f32(h >> 9u) + 0.5) / 8388608.0;   // inside (0, 1)
-    return -log(-log(u));
+    // -log(-log(1 - v)), v uniform inside (0, 1). The draw is decided where v is small, and there WGSL's log keeps no
+    // digits: near 1 it may be 2^-21 off, and 0 would make the noise infinite. So small v go through the series.
+    let v = (f32(h >> 9u) + 0.5) / 8388608.0;
+    let e = select(-log(1.0 - v), v + v * v * (0.5 + v * (0.33333334 + v * 0.25)), v < 0.03125);
+    return -log(e);
 }
 
 // The largest key whose tail {keys >= it} has at least `goal` of the mass: tokens count 1 or their probability.

@@ -65,6 +65,16 @@ impl Context {
         self.drop_kv(tokens);
     }
 
+    /// Forget all but the longest beginning that it shares with `tokens`. Returns its length: [`Engine::generate`] with
+    /// the rest of `tokens` then computes nothing twice.
+    ///
+    /// [`Engine::generate`]: crate::Engine::generate
+    pub fn keep_common(&mut self, tokens: &[u32]) -> usize {
+        let common = self.tokens.iter().zip(tokens).take_while(|(a, b)| a == b).count();
+        self.truncate(common);
+        common
+    }
+
     /// Drop keys and values past the first `tokens` tokens; they are recomputed when needed. Densities that count
     /// dropped rows are forgotten.
     pub(crate) fn drop_kv(&mut self, tokens: usize) {

@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 
 use concertina_elastic::SubModel;
 use concertina_formats::{ChatMessage, Model, Tokenizer};
@@ -194,6 +195,9 @@ impl Engine {
 
     /// Append `tokens` to a context and generate from there. `on_text` gets the text as it grows and may cancel it.
     ///
+    /// The future may be dropped: between two pieces of prefill or two tokens, where it waits. The context then holds the
+    /// tokens so far, and the next call goes on from them.
+    ///
     /// # Errors
     /// As [`Engine::ask`].
     pub async fn generate(
@@ -279,12 +283,17 @@ impl Engine {
         }
     }
 
+    /// Drop what a context cannot use any more.
+    pub(super) fn settle(&mut self, context: &mut Context, level: u32) -> Result<()> {
+        let device = self.device.as_mut().ok_or_else(|| Error::DeviceLost("no device is open".into()))?;
+        let sub = device.forward.sub_model(level);
+        context.settle(device.kv.clone(), self.generation, sub)
+    }
+
     /// Bring keys and values of all tokens but the last onto the device. Returns how many tokens it computed.
     async fn prefill(&mut self, context: &mut Context, options: &GenerateOptions, sampler: &Sampler) -> Result<usize> {
-        let generation = self.generation;
+        self.settle(context, options.level)?;
         let device = self.device.as_mut().ok_or_else(|| Error::DeviceLost("no device is open".into()))?;
-        let sub = device.forward.sub_model(options.level);
-        context.settle(device.kv.clone(), generation, sub)?;
         let last = context.tokens.len() - 1;
         // The last token is run on its own, so its keys and values must not be there twice.
         context.drop_kv(last);
@@ -294,6 +303,7 @@ impl Engine {
             let from = context.table.tokens();
             let n = piece.min(last - from).min(device.forward.capacity().rows);
             device.append(context, options.level, n, &[], Tail::None, options.collect_density).await?;
+            yield_now().await;
         }
         device.forward.set_sampler(&mut device.backend, context.region, sampler, &context.tokens)?;
         Ok(computed + 1)
@@ -373,6 +383,20 @@ impl Device {
         }
         Ok(out)
     }
+}
+
+/// Give whoever waits for a call the chance to drop it: between pieces nothing else waits.
+async fn yield_now() {
+    let mut yielded = false;
+    futures::future::poll_fn(|cx| {
+        if yielded {
+            return Poll::Ready(());
+        }
+        yielded = true;
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 async fn open_backend(adapter: Option<&str>) -> Result<Backend> {

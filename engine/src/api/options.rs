@@ -1,8 +1,11 @@
 //! What a caller can choose, with defaults that work.
 
+use concertina_formats::ModelSpec;
+use concertina_kv::{CHUNK_TOKENS, KvGeometry};
 use concertina_shaders::Sampler;
 
 use crate::backend::Restrictions;
+use crate::forward::geometry;
 
 /// How an engine is set up.
 #[derive(Debug, Clone)]
@@ -38,6 +41,21 @@ impl Default for Options {
             exact: false,
             restrictions: Restrictions::default(),
         }
+    }
+}
+
+impl Options {
+    /// Make contexts of `tokens` tokens, at most what the model can read, and enough KV memory that each of `contexts`
+    /// may be full.
+    pub fn fit_contexts(&mut self, spec: &ModelSpec, tokens: usize) {
+        self.context_tokens = tokens.clamp(1, spec.context_len.max(1));
+        let chunks = KvGeometry::chunks_for(self.context_tokens);
+        self.kv_budget_bytes = geometry(spec).chunk_bytes() * chunks as u64 * self.contexts.max(1) as u64;
+    }
+
+    /// Tokens whose keys and values fit `bytes` of GPU memory.
+    pub fn tokens_within(spec: &ModelSpec, bytes: u64) -> usize {
+        usize::try_from(bytes / geometry(spec).chunk_bytes().max(1)).unwrap_or(usize::MAX).saturating_mul(CHUNK_TOKENS)
     }
 }
 

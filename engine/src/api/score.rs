@@ -23,7 +23,9 @@ impl Engine {
         }
         let vocab = self.model.spec.vocab;
         let mut rows = vec![Vec::new(); positions.len()];
-        self.pieces(tokens, level, piece, Tail::Logits, |from, n| {
+        self.device().await?;
+        let mut context = self.context()?;
+        self.pieces(&mut context, tokens, level, piece, Tail::Logits, |from, n| {
             (from..from + n).filter(|p| positions.contains(p)).map(|p| (p, 0)).collect()
         })
         .await?
@@ -52,16 +54,37 @@ impl Engine {
     /// # Errors
     /// As [`Engine::logits`]; `first` must be at least 1.
     pub async fn nll_from(&mut self, tokens: &[u32], first: usize, level: u32) -> Result<Vec<f32>> {
+        self.device().await?;
+        let mut context = self.context()?;
+        self.nll_in(&mut context, tokens, first, level).await
+    }
+
+    /// As [`Engine::nll_from`], on a context that may hold a beginning of `tokens`: what both share is not computed
+    /// again. The context holds `tokens` without the last one afterwards. Choices that follow one text are scored fast
+    /// so.
+    ///
+    /// # Errors
+    /// As [`Engine::nll_from`].
+    pub async fn nll_in(
+        &mut self,
+        context: &mut Context,
+        tokens: &[u32],
+        first: usize,
+        level: u32,
+    ) -> Result<Vec<f32>> {
         if first == 0 {
             return Err(Error::Invalid("the first token has nothing before it to be predicted from".into()));
         }
         if tokens.len() <= first {
             return Ok(Vec::new());
         }
-        // The last token predicts nothing.
+        self.check_tokens(tokens)?;
+        // The last token predicts nothing; the one before the first scored one must run to predict it.
         let given = &tokens[..tokens.len() - 1];
+        let common = context.keep_common(given);
+        context.drop_kv(common.min(first - 1));
         let found = self
-            .pieces(given, level, 0, Tail::Nll, |from, n| {
+            .pieces(context, given, level, 0, Tail::Nll, |from, n| {
                 (from..from + n).filter(|p| p + 1 >= first).map(|p| (p, tokens[p + 1])).collect()
             })
             .await?;
@@ -75,19 +98,22 @@ impl Engine {
     /// As [`Engine::logits`], and where the adapter has no timestamps.
     pub async fn profile(&mut self, tokens: &[u32], rows: usize, level: u32) -> Result<Vec<Timing>> {
         let rows = rows.clamp(1, tokens.len().max(1));
-        self.pieces(tokens, level, rows, Tail::None, |_, _| Vec::new()).await?;
+        let mut context = self.context()?;
+        self.pieces(&mut context, tokens, level, rows, Tail::None, |_, _| Vec::new()).await?;
         let device = self.device().await?;
         let from = tokens.len() - rows;
-        // The context of `pieces` is gone, its pages and its table are still as it left them: region 0.
+        let table = context.region * device.forward.capacity().chunks() as u32;
         let batch: Vec<BatchRow> =
-            (from..tokens.len()).map(|p| BatchRow { token: Some(tokens[p]), position: p as u32, table: 0 }).collect();
+            (from..tokens.len()).map(|p| BatchRow { token: Some(tokens[p]), position: p as u32, table }).collect();
         device.forward.profile(&mut device.backend, level, &batch).await
     }
 
-    /// Run `tokens` on a fresh context piece by piece. `wanted(from, n)` names the positions of a piece that want a tail,
-    /// each with its wanted token. Returns those positions and the tail's bytes, a piece each.
+    /// Make `context` hold `tokens`, of which it holds a beginning, and run piece by piece those that have no keys and
+    /// values yet. `wanted(from, n)` names the positions of a piece that want a tail, each with its wanted token. Returns
+    /// those positions and the tail's bytes, a piece each.
     async fn pieces(
         &mut self,
+        context: &mut Context,
         tokens: &[u32],
         level: u32,
         piece: usize,
@@ -100,8 +126,8 @@ impl Engine {
         if tokens.len() > self.context_limit() {
             return Err(Error::ContextFull { tokens: tokens.len(), limit: self.context_limit() });
         }
-        let mut context: Context = self.context()?;
         context.tokens = tokens.to_vec();
+        self.settle(context, level)?;
         let device = self.device().await?;
         let most = device.forward.capacity().rows;
         let piece = if piece == 0 { most } else { piece.min(most) };
@@ -115,7 +141,7 @@ impl Engine {
                 .map(|(p, token)| OutRow { row: (p - from) as u32, sampler: 0, wanted: *token, feed: u32::MAX })
                 .collect();
             let tail = if outs.is_empty() { Tail::None } else { tail };
-            let bytes = device.append(&mut context, level, n, &outs, tail, false).await?;
+            let bytes = device.append(context, level, n, &outs, tail, false).await?;
             found.push((at.into_iter().map(|(p, _)| p).collect(), bytes));
         }
         Ok(found)

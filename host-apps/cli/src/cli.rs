@@ -79,7 +79,8 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
 /// Log lines go to standard error. Libraries are quieter than ourselves.
 pub fn start_logging(verbose: u8) {
     let filter = match verbose {
-        0 => "warn",
+        // That an adapter is a CPU is said in `Session::open`, to people only.
+        0 => "warn,concertina::gpu::device=error",
         1 => "warn,concertina=info",
         2 => "info,concertina=debug",
         _ => "trace",
@@ -105,13 +106,13 @@ mod tests {
             "run --temperature 0.7 --top-k 40 --top-p 0.9 --min-p 0.05 --repetition-penalty 1.1 --seed 1 --system s -",
             "run --raw hello",
             "run",
-            "chat --model smollm2 -v",
+            "chat --model smollm2 -v --context 512 --no-history",
             "pull smollm2 --force",
             "pull",
             "list --json",
             "doctor --json --adapter llvmpipe",
             "eval ppl --file f.txt --window 512 --json --exact",
-            "eval mc --file f.jsonl --json --exact --limit 10",
+            "eval mc --file f.jsonl --json --exact --limit 10 --details d.jsonl",
             "eval logits --model m.gguf --tokens f.json --out g.npy --exact",
             "bench prefill --tokens 128,512 --runs 3 --json",
             "bench decode --tokens 128 --json",

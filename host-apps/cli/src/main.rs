@@ -13,6 +13,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
+    quiet_mesa();
     let cli = cli::Cli::parse();
     cli::start_logging(cli.global.verbose);
     match cli::run(cli) {
@@ -22,6 +23,15 @@ fn main() -> ExitCode {
             eprintln!("concertina: {e:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Mesa's layer that asks the desktop which GPU it shows itself on complains on standard error where there is no desktop
+/// session. Its answer is of no use there, and the best adapter is chosen here: it is told to stay away.
+fn quiet_mesa() {
+    if cfg!(target_os = "linux") && std::env::var_os("XDG_RUNTIME_DIR").is_none() {
+        // SAFETY: nothing else runs yet: this is the first thing that `main` does.
+        unsafe { std::env::set_var("NODEVICE_SELECT", "1") };
     }
 }
 

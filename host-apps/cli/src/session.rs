@@ -1,17 +1,23 @@
 //! From a model's name to an engine that runs it.
 
-use std::ops::ControlFlow;
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use concertina::formats::Model;
-use concertina::{Engine, Options, Sampling};
+use concertina::{Engine, Finish, Options, Sampling};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cli::GlobalArgs;
 use crate::commands::sampling::SamplingArgs;
 use crate::models::resolve::resolve_model;
+
+/// The sub-model that runs: all of the model.
+pub const LEVEL: u32 = 100;
+
+/// Keys and values that a conversation gets without being asked.
+const DEFAULT_KV_BYTES: u64 = 512 << 20;
 
 /// A loaded model.
 pub struct Session {
@@ -20,26 +26,60 @@ pub struct Session {
 }
 
 impl Session {
-    /// Find the model (downloading it if need be), open the adapter, load the weights with a progress bar.
-    pub fn open(global: &GlobalArgs, change: impl FnOnce(&Model, &mut Options)) -> Result<Self> {
+    /// Find the model (downloading it if need be), open the adapter, load the weights with a progress bar. `prepare` sees
+    /// the model before its weights are loaded: it sets what the command needs, or refuses.
+    pub fn open(global: &GlobalArgs, prepare: impl FnOnce(&Model, &mut Options) -> Result<()>) -> Result<Self> {
         let path = resolve_model(global.model.as_deref(), global.offline)?;
         let model = concertina::native::open_model(&path)
             .with_context(|| format!("cannot open the model {}", path.display()))?;
-        let mut options = Options { adapter: global.adapter.clone(), ..Options::default() };
-        change(&model, &mut options);
-        let bar = ProgressBar::new(0).with_style(
-            ProgressStyle::with_template("loading {bar:30} {binary_bytes}/{binary_total_bytes}")
-                .unwrap_or_else(|_| ProgressStyle::default_bar()),
-        );
-        bar.enable_steady_tick(Duration::from_millis(200));
+        let mut options = Options { adapter: global.adapter.clone(), contexts: 1, ..Options::default() };
+        prepare(&model, &mut options)?;
+        let mut shown: Option<ProgressBar> = None;
         let mut progress = |done, total| {
-            bar.set_length(total);
-            bar.set_position(done);
+            let template = "loading {bar:30} {binary_bytes}/{binary_total_bytes}";
+            shown.get_or_insert_with(|| bar(total, template)).set_position(done);
         };
         let engine = pollster::block_on(Engine::load(model, options, &mut progress));
-        bar.finish_and_clear();
-        Ok(Self { engine: engine?, path })
+        if let Some(bar) = shown {
+            bar.finish_and_clear();
+        }
+        let engine = engine?;
+        if engine.is_software() && std::io::stderr().is_terminal() {
+            eprintln!(
+                "Note: {} is a CPU, so this is slow. With the driver of a GPU it is much faster: see `concertina doctor`.",
+                engine.adapter()
+            );
+        }
+        Ok(Self { engine, path })
     }
+
+    /// The model as reports name it.
+    pub fn model_name(&self) -> String {
+        self.path.display().to_string()
+    }
+}
+
+/// Tokens of a context: as many as asked for, else as many as the model reads and a fair share of memory holds.
+pub fn context_tokens(model: &Model, asked: Option<u32>) -> Result<usize> {
+    let most = model.spec.context_len;
+    match asked {
+        Some(tokens) if tokens as usize > most => {
+            anyhow::bail!("--context {tokens} is more than the {most} tokens that this model reads")
+        }
+        Some(tokens) => Ok(tokens as usize),
+        None => Ok(most.min(Options::tokens_within(&model.spec, DEFAULT_KV_BYTES))),
+    }
+}
+
+/// A bar on standard error; nothing where that is no terminal.
+pub fn bar(length: u64, template: &str) -> ProgressBar {
+    let bar = ProgressBar::new(length);
+    // Templates are constants; a mistake in one shows as a plain bar, not as a crash.
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
 }
 
 /// What the flags say, over the defaults.
@@ -66,7 +106,12 @@ fn random_seed() -> u32 {
     std::hash::RandomState::new().build_hasher().finish() as u32
 }
 
-/// A callback that goes on whatever the text is.
-pub fn silent(_: &str) -> ControlFlow<()> {
-    ControlFlow::Continue(())
+/// Why an answer ended, as JSON has it.
+pub fn finish_name(finish: Finish) -> &'static str {
+    match finish {
+        Finish::Stop => "stop",
+        Finish::Length => "length",
+        Finish::ContextFull => "context_full",
+        Finish::Cancelled => "cancelled",
+    }
 }

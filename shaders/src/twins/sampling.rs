@@ -23,11 +23,11 @@ fn hash(v: u32) -> u32 {
     (x >> 22) ^ x
 }
 
-/// Gumbel noise of (seed, position, token).
+/// Gumbel noise of (seed, position, token): `-ln(-ln(1 - v))` for a uniform `v`.
 fn gumbel(seed: u32, position: u32, token: u32) -> f32 {
     let h = hash(hash(hash(seed) ^ position) ^ token);
-    let u = ((h >> 9) as f32 + 0.5) / 8_388_608.0;
-    -(-u.ln()).ln()
+    let v = ((h >> 9) as f32 + 0.5) / 8_388_608.0;
+    -(-(-v).ln_1p()).ln()
 }
 
 fn sampler(samplers: Words<'_>, slot: usize) -> Sampler {

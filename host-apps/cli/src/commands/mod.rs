@@ -8,10 +8,3 @@ pub mod list;
 pub mod pull;
 pub mod run;
 pub mod sampling;
-
-use anyhow::{Result, bail};
-
-/// The body of the commands that are filled in when the engine is merged.
-fn needs_engine(command: &str) -> Result<()> {
-    bail!("`concertina {command}` needs the engine, which this build does not have")
-}

@@ -3,14 +3,14 @@
 use std::io::{IsTerminal, Read, Write};
 use std::ops::ControlFlow;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use concertina::formats::ChatMessage;
-use concertina::{Engine, GenerateOptions};
+use concertina::GenerateOptions;
+use concertina::formats::{ChatMessage, Model};
 
 use super::sampling::SamplingArgs;
 use crate::cli::GlobalArgs;
-use crate::session::{Session, sampling};
+use crate::session::{Session, finish_name, sampling};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -54,8 +54,21 @@ pub struct RunArgs {
 pub fn run(global: &GlobalArgs, args: &RunArgs) -> Result<()> {
     let input = std::io::stdin();
     let prompt = prompt_text(args.prompt.as_deref(), input.is_terminal(), input.lock())?;
-    let Session { mut engine, path } = Session::open(global, |_, options| options.exact = args.exact)?;
-    let tokens = prompt_tokens(&engine, &prompt, args.system.as_deref(), args.raw)?;
+    let mut tokens = Vec::new();
+    let mut session = Session::open(global, |model, options| {
+        options.exact = args.exact;
+        tokens = prompt_tokens(model, &prompt, args.system.as_deref(), args.raw)?;
+        ensure!(
+            tokens.len() <= model.spec.context_len,
+            "the prompt has {} tokens, and this model reads at most {}: shorten it",
+            tokens.len(),
+            model.spec.context_len
+        );
+        options.fit_contexts(&model.spec, tokens.len().saturating_add(args.max_tokens as usize));
+        Ok(())
+    })?;
+    let model = session.model_name();
+    let engine = &mut session.engine;
     let options = GenerateOptions {
         max_tokens: args.max_tokens as usize,
         sampling: sampling(&args.sampling),
@@ -71,15 +84,16 @@ pub fn run(global: &GlobalArgs, args: &RunArgs) -> Result<()> {
     let answer = pollster::block_on(engine.generate(&mut context, &tokens, &options, show))?;
     if args.json {
         let report = serde_json::json!({
-            "model": path.display().to_string(),
+            "model": model,
             "adapter": engine.adapter(),
             "text": answer.text,
             "prompt_tokens": tokens,
             "tokens": answer.tokens,
-            "finish": format!("{:?}", answer.finish).to_lowercase(),
+            "finish": finish_name(answer.finish),
             "context_tokens": answer.context_tokens,
             "prefill_tokens": answer.prefill_tokens,
             "level": answer.level,
+            "exact": args.exact,
             "ttft_ms": answer.ttft_ms,
             "tpot_ms": answer.tpot_ms,
         });
@@ -100,15 +114,15 @@ pub fn run(global: &GlobalArgs, args: &RunArgs) -> Result<()> {
 }
 
 /// Tokens of a prompt: as a user's message where the model has a chat template, else as text to continue.
-fn prompt_tokens(engine: &Engine, prompt: &str, system: Option<&str>, raw: bool) -> Result<Vec<u32>> {
-    if raw || engine.model().chat.is_none() {
-        anyhow::ensure!(system.is_none(), "this model has no chat template, so there is no place for --system");
-        return Ok(engine.tokenizer().encode_prompt(prompt, false)?);
-    }
+fn prompt_tokens(model: &Model, prompt: &str, system: Option<&str>, raw: bool) -> Result<Vec<u32>> {
+    let Some(template) = model.chat.as_ref().filter(|_| !raw) else {
+        ensure!(system.is_none(), "this model has no chat template, so there is no place for --system");
+        return Ok(model.tokenizer.encode_prompt(prompt, false)?);
+    };
     let message = |role: &str, content: &str| ChatMessage { role: role.into(), content: content.into() };
     let messages: Vec<ChatMessage> =
         system.map(|text| message("system", text)).into_iter().chain([message("user", prompt)]).collect();
-    Ok(engine.chat_tokens(&messages)?)
+    Ok(model.tokenizer.encode_prompt(&template.render(&messages, true)?, true)?)
 }
 
 /// The prompt itself, or what is piped in. One line end at its end is taken off, as shells do.

@@ -36,14 +36,6 @@ pub struct Question {
     pub gold: usize,
 }
 
-impl Question {
-    /// The context, where all choices have the same one: it needs to be read by the model only once.
-    pub fn shared_context(&self) -> Option<&str> {
-        let first = &self.choices.first()?.context;
-        self.choices.iter().all(|choice| choice.context == *first).then_some(first)
-    }
-}
-
 #[derive(Debug, Deserialize)]
 struct Plain {
     context: String,

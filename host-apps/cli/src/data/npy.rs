@@ -67,6 +67,14 @@ impl NpyWriter {
     }
 }
 
+/// What was not finished is taken away.
+impl Drop for NpyWriter {
+    fn drop(&mut self) {
+        // After `finish` there is no such file any more; an error leaves a file that the next run replaces.
+        let _ = std::fs::remove_file(&self.temporary);
+    }
+}
+
 fn header(rows: usize, columns: usize) -> Vec<u8> {
     let dictionary = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {columns}), }}");
     // Two numbers of at most 20 digits: the whole is always below 65,536.
@@ -121,7 +129,8 @@ mod tests {
         assert!(npy.row(&[1.0]).is_err());
         npy.row(&[1.0, 2.0]).unwrap();
         assert!(npy.row(&[1.0, 2.0]).is_err());
+        drop(npy);
         assert!(NpyWriter::create(&path, 1, 2).unwrap().finish().is_err());
-        assert!(!path.exists());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is left over");
     }
 }

@@ -26,25 +26,27 @@ pub fn wilson(successes: u64, trials: u64) -> Interval {
     Interval { low, high }
 }
 
-/// A mean and how sure it is.
-#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
-pub struct Mean {
-    pub mean: f64,
-    /// Standard error of the mean; none from fewer than two values.
-    pub standard_error: Option<f64>,
-    pub count: usize,
-}
+/// The 97.5 % points of Student's distribution with 1, 2, ... degrees of freedom.
+const STUDENT: [f64; 30] = [
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120,
+    2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
+];
 
-/// The mean of the values, with its standard error from the sample variance. None of no values.
-pub fn mean(values: &[f64]) -> Option<Mean> {
-    let count = values.len();
-    if count == 0 {
+/// An interval for the mean of all items, where items come in clusters of (sum, number of items) that vary as wholes: the
+/// ratio estimator of cluster sampling (W. G. Cochran, 1977, chapter 6), with Student's points for few clusters. None of
+/// fewer than two clusters.
+pub fn clustered_mean(clusters: &[(f64, usize)]) -> Option<Interval> {
+    let (n, items) = (clusters.len(), clusters.iter().map(|c| c.1).sum::<usize>() as f64);
+    if n < 2 || items == 0.0 {
         return None;
     }
-    let mean = values.iter().sum::<f64>() / count as f64;
-    let squares: f64 = values.iter().map(|v| (v - mean) * (v - mean)).sum();
-    let standard_error = (count > 1).then(|| (squares / (count - 1) as f64 / count as f64).sqrt());
-    Some(Mean { mean, standard_error, count })
+    let mean = clusters.iter().map(|c| c.0).sum::<f64>() / items;
+    let squares: f64 = clusters.iter().map(|(sum, count)| (sum - mean * *count as f64).powi(2)).sum();
+    let standard_error = (squares * n as f64 / (n - 1) as f64).sqrt() / items;
+    // Past the table, the next term of the expansion in 1/n is enough.
+    let points = STUDENT.get(n - 2).copied().unwrap_or(Z + 2.372 / (n - 1) as f64);
+    let half = points * standard_error;
+    Some(Interval { low: mean - half, high: mean + half })
 }
 
 /// The middle value, or the mean of the two middle ones. None of no values.
@@ -90,12 +92,29 @@ mod tests {
     }
 
     #[test]
-    fn means_and_medians() {
-        let sample = mean(&[2.0, 4.0, 4.0, 6.0]).unwrap();
-        assert_eq!(sample.mean, 4.0);
-        assert!(near(sample.standard_error.unwrap(), (8.0f64 / 3.0 / 4.0).sqrt()));
-        assert_eq!(mean(&[3.0]).unwrap().standard_error, None);
-        assert_eq!(mean(&[]), None);
+    fn clusters_of_one_are_a_plain_mean() {
+        let Interval { low, high } = clustered_mean(&[(2.0, 1), (4.0, 1), (4.0, 1), (6.0, 1)]).unwrap();
+        let half = 3.182 * (8.0f64 / 3.0 / 4.0).sqrt();
+        assert!(near(low, 4.0 - half) && near(high, 4.0 + half), "{low} {high}");
+        assert_eq!(clustered_mean(&[(3.0, 1)]), None);
+        assert_eq!(clustered_mean(&[]), None);
+    }
+
+    #[test]
+    fn clusters_count_by_their_size() {
+        // Clusters with one mean leave no doubt, whatever their sizes.
+        let same = clustered_mean(&[(10.0, 5), (2.0, 1), (200.0, 100)]).unwrap();
+        assert!(near(same.low, 2.0) && near(same.high, 2.0), "{same:?}");
+        let many: Vec<(f64, usize)> = (0..1000).map(|i| (f64::from(i % 2), 1)).collect();
+        let interval = clustered_mean(&many).unwrap();
+        assert!(
+            near(interval.high - interval.low, 2.0 * (Z + 2.372 / 999.0) * (0.25f64 / 999.0).sqrt()),
+            "{interval:?}"
+        );
+    }
+
+    #[test]
+    fn medians() {
         assert_eq!(median(&[3.0, 1.0, 2.0]), Some(2.0));
         assert_eq!(median(&[4.0, 1.0]), Some(2.5));
         assert_eq!(median(&[]), None);

@@ -2,6 +2,7 @@
 
 pub mod decode;
 pub mod prefill;
+mod report;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
@@ -24,13 +25,13 @@ pub enum BenchCommand {
 /// What both measurements share.
 #[derive(Debug, Clone, Args)]
 pub struct RunsArgs {
-    /// Measured runs of each length, after one that is not counted; the median is reported
+    /// Measured runs of each length; the median is reported
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     pub runs: u32,
     /// Use no kernels that quantise activations: slower, and closer to the model's own numbers
     #[arg(long)]
     pub exact: bool,
-    /// One JSON object instead of text
+    /// One JSON object a length, each on a line, instead of text
     #[arg(long)]
     pub json: bool,
 }

@@ -1,10 +1,14 @@
 //! `concertina bench prefill`.
 
-use anyhow::Result;
+use std::time::Instant;
+
+use anyhow::{Result, ensure};
 use clap::Args;
 
 use super::RunsArgs;
+use super::report::{measure, prompt, tell};
 use crate::cli::GlobalArgs;
+use crate::session::{LEVEL, Session};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -14,7 +18,9 @@ Examples:
 
 /// Measure how fast a prompt is read.
 ///
-/// Reported for each length: tokens a second, median, fastest and slowest run.
+/// A prompt is read into an empty context, up to the logits of its last token. Reported for each length: tokens a second
+/// of the median run, slowest and fastest run. The first prompt is read once more before all else, so that compiling
+/// kernels does not count.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct PrefillArgs {
@@ -26,6 +32,27 @@ pub struct PrefillArgs {
     pub runs: RunsArgs,
 }
 
-pub fn run(_global: &GlobalArgs, _args: &PrefillArgs) -> Result<()> {
-    crate::commands::needs_engine("bench prefill")
+pub fn run(global: &GlobalArgs, args: &PrefillArgs) -> Result<()> {
+    let longest = args.tokens.iter().copied().max().unwrap_or(1) as usize;
+    let mut session = Session::open(global, |model, options| {
+        let most = model.spec.context_len;
+        ensure!(longest <= most, "--tokens {longest} is more than the {most} tokens that this model reads");
+        options.exact = args.runs.exact;
+        options.fit_contexts(&model.spec, longest);
+        Ok(())
+    })?;
+    for (index, count) in args.tokens.iter().map(|n| *n as usize).enumerate() {
+        let tokens = prompt(session.engine.tokenizer(), count)?;
+        let mut once = || {
+            let begun = Instant::now();
+            pollster::block_on(session.engine.logits(&tokens, &[count - 1], LEVEL, 0))?;
+            Ok(begun.elapsed().as_secs_f64() * 1e3)
+        };
+        if index == 0 {
+            once()?;
+        }
+        let runs = measure(&args.runs, &format!("prefill of {count} tokens"), once)?;
+        tell(&session, &args.runs, "prefill", count, &runs)?;
+    }
+    Ok(())
 }

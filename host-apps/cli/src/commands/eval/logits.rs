@@ -2,10 +2,13 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::Args;
 
 use crate::cli::GlobalArgs;
+use crate::data::npy::NpyWriter;
+use crate::data::tokens::TokensFile;
+use crate::session::{LEVEL, Session};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -31,6 +34,25 @@ pub struct LogitsArgs {
     pub exact: bool,
 }
 
-pub fn run(_global: &GlobalArgs, _args: &LogitsArgs) -> Result<()> {
-    crate::commands::needs_engine("eval logits")
+pub fn run(global: &GlobalArgs, args: &LogitsArgs) -> Result<()> {
+    let file = TokensFile::read(&args.tokens)?;
+    let count = file.tokens.len();
+    let mut session = Session::open(global, |model, options| {
+        file.check_vocabulary(model.spec.vocab)?;
+        let most = model.spec.context_len;
+        ensure!(count <= most, "there are {count} tokens, and this model reads at most {most}");
+        options.exact = args.exact;
+        options.fit_contexts(&model.spec, count);
+        Ok(())
+    })?;
+    let vocab = session.engine.model().spec.vocab;
+    // The array is begun first: a place that cannot be written is told before the work.
+    let mut array = NpyWriter::create(&args.out, file.positions.len(), vocab)?;
+    let rows = pollster::block_on(session.engine.logits(&file.tokens, &file.positions, LEVEL, 0))?;
+    for row in &rows {
+        array.row(row)?;
+    }
+    array.finish()?;
+    log::info!("{} rows of {vocab} logits by {}", rows.len(), session.engine.adapter());
+    Ok(())
 }

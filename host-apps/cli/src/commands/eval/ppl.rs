@@ -2,10 +2,13 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use clap::Args;
+use concertina::formats::Tokenizer;
 
 use crate::cli::GlobalArgs;
+use crate::data::stats::{Interval, clustered_mean};
+use crate::session::{LEVEL, Session, bar};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -14,9 +17,13 @@ Examples:
 
 /// Perplexity of a text.
 ///
-/// The text is cut into windows of --window tokens that do not overlap. Each is read on its own and scored from its
-/// second token on. Reported are the perplexity (`ppl`), the summed negative log-likelihood in nats (`nll_sum`) and the
-/// number of scored tokens (`tokens`).
+/// The text is cut into windows of --window tokens that do not overlap; control tokens written in it are plain text.
+/// Each window is read on its own and scored from its second token on, the last one too if it has two tokens or more.
+/// Where the model wants a begin-of-text token, that is the first token of every window.
+///
+/// Reported are the perplexity (`ppl`), the summed negative log-likelihood in nats (`nll_sum`), the number of scored
+/// tokens (`tokens`) and of windows (`windows`), and a 95 % interval of the perplexity for other text of this kind, from
+/// how much the windows differ (`ppl_95`; null from one window).
 #[derive(Debug, Clone, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct PplArgs {
@@ -34,6 +41,64 @@ pub struct PplArgs {
     pub json: bool,
 }
 
-pub fn run(_global: &GlobalArgs, _args: &PplArgs) -> Result<()> {
-    crate::commands::needs_engine("eval ppl")
+pub fn run(global: &GlobalArgs, args: &PplArgs) -> Result<()> {
+    let file = args.file.display();
+    let text = std::fs::read_to_string(&args.file).with_context(|| format!("cannot read {file}"))?;
+    let window = args.window as usize;
+    let mut windows = Vec::new();
+    let mut session = Session::open(global, |model, options| {
+        windows = cut(&model.tokenizer, &text, window)?;
+        ensure!(!windows.is_empty(), "{file} has fewer than two tokens: there is nothing to score");
+        let (longest, most) = (windows[0].len(), model.spec.context_len);
+        ensure!(longest <= most, "--window {window} is more than the {most} tokens that this model reads");
+        options.exact = args.exact;
+        options.fit_contexts(&model.spec, longest);
+        Ok(())
+    })?;
+    let bar = bar(windows.len() as u64, "{bar:30} window {pos} of {len}, {eta} left, perplexity {msg}");
+    let mut scored: Vec<(f64, usize)> = Vec::new();
+    for tokens in &windows {
+        let nll = pollster::block_on(session.engine.nll(tokens, LEVEL))?;
+        let sum: f64 = nll.iter().map(|v| f64::from(*v)).sum();
+        ensure!(sum.is_finite(), "the model's likelihoods in window {} are not numbers", scored.len() + 1);
+        scored.push((sum, nll.len()));
+        bar.set_message(format!("{:.3}", total(&scored).2));
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    let (nll_sum, tokens, ppl) = total(&scored);
+    let interval = clustered_mean(&scored).map(|i| Interval { low: i.low.exp(), high: i.high.exp() });
+    if args.json {
+        let report = serde_json::json!({
+            "model": session.model_name(),
+            "adapter": session.engine.adapter(),
+            "level": LEVEL,
+            "exact": args.exact,
+            "window": window,
+            "windows": scored.len(),
+            "tokens": tokens,
+            "nll_sum": nll_sum,
+            "ppl": ppl,
+            "ppl_95": interval,
+        });
+        println!("{report}");
+    } else {
+        let interval = interval.map(|i| format!(" (95 % interval {:.4} to {:.4})", i.low, i.high)).unwrap_or_default();
+        println!("perplexity {ppl:.4}{interval}, over {tokens} tokens in {} windows", scored.len());
+    }
+    Ok(())
+}
+
+/// Summed negative log-likelihood, tokens, perplexity.
+fn total(scored: &[(f64, usize)]) -> (f64, usize, f64) {
+    let (sum, tokens) = scored.iter().fold((0.0, 0), |(sum, tokens), w| (sum + w.0, tokens + w.1));
+    (sum, tokens, (sum / tokens as f64).exp())
+}
+
+/// Windows of at most `window` tokens, each with two or more.
+fn cut(tokenizer: &Tokenizer, text: &str, window: usize) -> Result<Vec<Vec<u32>>> {
+    let tokens = tokenizer.encode(text, false)?;
+    let bos: Vec<u32> = tokenizer.bos().into_iter().collect();
+    let windows = tokens.chunks(window - bos.len()).map(|chunk| [bos.as_slice(), chunk].concat());
+    Ok(windows.filter(|window| window.len() >= 2).collect())
 }

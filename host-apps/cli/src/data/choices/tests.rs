@@ -21,7 +21,6 @@ fn plain_questions_are_read() {
     assert_eq!(questions.len(), 2);
     assert_eq!((questions[0].id, questions[0].gold), (1, 1));
     assert_eq!(questions[1].choices[2], Choice { context: "R:".into(), continuation: " e".into() });
-    assert_eq!(questions[1].shared_context(), Some("R:"));
     assert_eq!(parse(text.as_bytes(), Some(1)).unwrap().len(), 1);
 }
 
@@ -41,7 +40,6 @@ fn requests_are_grouped_by_document() {
 fn choices_may_have_contexts_of_their_own() {
     let text = request(0, 0, "0") + &request(0, 1, "0").replace("c0", "other");
     let questions = parse(text.as_bytes(), None).unwrap();
-    assert_eq!(questions[0].shared_context(), None);
     assert_eq!(questions[0].choices[1].context, "other");
 }
 

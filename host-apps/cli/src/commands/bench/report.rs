@@ -1,0 +1,77 @@
+//! Prompts to measure with, and what is told of the measurements.
+
+use std::io::Write;
+
+use anyhow::{Context, Result, ensure};
+use concertina::formats::Tokenizer;
+
+use super::RunsArgs;
+use crate::data::stats::median;
+use crate::session::{LEVEL, Session};
+
+const TEXT: &str = "A concertina is a small instrument with bellows and buttons on both ends. Each button sounds one note, \
+    and the player draws the bellows apart and presses them together to move air through the reeds. ";
+
+/// `count` tokens of plain English.
+pub fn prompt(tokenizer: &Tokenizer, count: usize) -> Result<Vec<u32>> {
+    let text = tokenizer.encode(TEXT, false)?;
+    ensure!(!text.is_empty(), "the model's vocabulary cannot spell the text of this measurement");
+    Ok(tokenizer.bos().into_iter().chain(text.into_iter().cycle()).take(count).collect())
+}
+
+/// Milliseconds of `args.runs` calls of `measure`, with progress on standard error.
+pub fn measure(args: &RunsArgs, what: &str, mut measure: impl FnMut() -> Result<f64>) -> Result<Vec<f64>> {
+    let bar = crate::session::bar(u64::from(args.runs), "{prefix}: run {pos} of {len} {spinner}");
+    bar.set_prefix(what.to_owned());
+    let mut runs = Vec::new();
+    for _ in 0..args.runs {
+        runs.push(measure()?);
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    Ok(runs)
+}
+
+/// One size, told.
+pub fn tell(session: &Session, args: &RunsArgs, kind: &str, tokens: usize, runs: &[f64]) -> Result<()> {
+    let ms = median(runs).context("there were no runs")?;
+    let least = runs.iter().copied().fold(f64::INFINITY, f64::min);
+    let most = runs.iter().copied().fold(0.0, f64::max);
+    let rate = |ms: f64| if ms > 0.0 { tokens as f64 * 1e3 / ms } else { 0.0 };
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        let report = serde_json::json!({
+            "kind": kind,
+            "tokens": tokens,
+            "tokens_per_s": rate(ms),
+            "ms": ms,
+            "ms_min": least,
+            "ms_max": most,
+            "runs": runs,
+            "adapter": session.engine.adapter(),
+            "model": session.model_name(),
+            "level": LEVEL,
+            "exact": args.exact,
+        });
+        writeln!(out, "{report}")?;
+    } else {
+        let rates = format!("{:.1} tokens/s ({:.1} to {:.1})", rate(ms), rate(most), rate(least));
+        writeln!(out, "{kind} of {tokens} tokens: {rates}, {ms:.1} ms, median of {} runs", runs.len())?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use concertina::formats::{MemorySource, open_gguf, testing::TinyModel};
+
+    use super::*;
+
+    #[test]
+    fn prompts_have_the_length_asked_for() {
+        let model = open_gguf(Box::new(MemorySource(TinyModel::new("gemma3").gguf()))).unwrap();
+        for count in [1, 7, 1000] {
+            assert_eq!(prompt(&model.tokenizer, count).unwrap().len(), count);
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Wrong kernels, planted: each is a variant with one piece of its text replaced by what a slip would have left there.
+
+use concertina_shaders::{Variant, variant};
+
+/// A slip in a kernel.
+#[derive(Debug, Clone, Copy)]
+pub struct Mutant {
+    /// The variant that it is planted in.
+    pub variant: &'static str,
+    /// What the slip is.
+    pub what: &'static str,
+    /// Text of the expanded WGSL; every occurrence is replaced.
+    pub from: &'static str,
+    /// What it becomes.
+    pub to: &'static str,
+    /// Subgroups must be larger than this for the text to matter.
+    pub subgroup_over: u32,
+}
+
+impl Mutant {
+    /// The wrong variant, under a name of its own.
+    ///
+    /// # Errors
+    /// If the kernel no longer has the text: then the mutant must follow the kernel.
+    pub fn plant(&self) -> Result<&'static Variant, String> {
+        let right = variant(self.variant).ok_or_else(|| format!("no variant {}", self.variant))?;
+        if !right.source.contains(self.from) {
+            return Err(format!("{}: the kernel has no {:?} to get wrong ({})", self.variant, self.from, self.what));
+        }
+        let name = format!("{} with {}", self.variant, self.what);
+        Ok(Box::leak(Box::new(Variant {
+            name: name.leak(),
+            source: right.source.replace(self.from, self.to).leak(),
+            kernel: right.kernel,
+            format: right.format,
+            subgroups: right.subgroups,
+            min_subgroup: right.min_subgroup,
+            f16: right.f16,
+            workgroup: right.workgroup,
+            group: right.group,
+            params: right.params,
+            members: right.members,
+            bindings: right.bindings,
+        })))
+    }
+}
+
+const fn slip(variant: &'static str, what: &'static str, from: &'static str, to: &'static str) -> Mutant {
+    Mutant { variant, what, from, to, subgroup_over: 0 }
+}
+
+/// The wrong kernels that the harness must catch.
+pub const MUTANTS: &[Mutant] = &[
+    // Weights: one slip for each way of decoding.
+    slip(
+        "embed.f16",
+        "halves of a word swapped",
+        "vec4<f32>(unpack2x16float(two.x), unpack2x16float(two.y))",
+        "vec4<f32>(unpack2x16float(two.y), unpack2x16float(two.x))",
+    ),
+    slip("embed.bf16", "a mantissa that leaks", "two.x & 0xffff0000u", "two.x"),
+    slip("embed.q4_0", "an even row's scale for all", "(r & 1u) == 1u", "false"),
+    slip("embed.q4_1", "nibbles the other way round", "s.q[i & 3u] >> (i & 4u)", "s.q[i & 3u] >> (4u - (i & 4u))"),
+    slip(
+        "embed.q5_0",
+        "no fifth bits in the last quarter",
+        "+ fifth(s.h, i)",
+        "+ select(fifth(s.h, i), vec4<f32>(0.0), i == 7u)",
+    ),
+    slip("embed.q5_1", "a minimum that is not added", "+ vec4<f32>(s.dm.y)", ""),
+    slip(
+        "embed.q8_0",
+        "unsigned bytes",
+        "vec4<i32>(i << 24u, i << 16u, i << 8u, i) >> vec4<u32>(24u)",
+        "vec4<u32>(v, v >> 8u, v >> 16u, v >> 24u) & vec4<u32>(255u)",
+    ),
+    slip("embed.q4_k", "top bits of scales lost", "(hi & 15u) | ((lo >> 2u) & 48u)", "(hi & 15u)"),
+    slip("embed.q5_k", "fifth bits of another sub-block", "w[j + rb] >> bit", "w[j + rb] >> (bit ^ vec4<u32>(1u))"),
+    slip("embed.q6_k", "quarters swapped", "quarter >= 2u", "quarter < 2u"),
+    slip("embed.q4_1", "no scale", "quad(s, i) * params.scale", "quad(s, i)"),
+    slip(
+        "embed.f32",
+        "a part that takes the next part's first token",
+        "token >= params.first + params.count",
+        "token > params.first + params.count",
+    ),
+    slip("embed.f32", "the batch one short", "|| row >= step.rows", "|| row + 1u >= step.rows"),
+    // Matrix products: prefixes, offsets, the edges of the batch.
+    slip("matvec.q4_1", "a missing scale", "s.dm.x * nibbles", "nibbles"),
+    slip(
+        "matvec.q4_0",
+        "panels past the prefix",
+        "piece < params.panels * SUBS",
+        "piece < params.panels_stored * SUBS",
+    ),
+    slip("matvec.f32", "rows of W past the prefix", "n0 < params.n", "n0 <= params.n"),
+    slip("matvec.q8_0", "x from its beginning", "+ params.x_offset", ""),
+    slip("matvec.f16", "a bias without its offset", "bias[params.y_offset + n]", "bias[n]"),
+    slip("matvec.q5_1", "no accumulation", "v += y[i];", ""),
+    slip("matmul.bf16", "the batch of the other rows", "params.out_rows == 1u", "params.out_rows == 2u"),
+    slip("matmul.q4_0", "a store past the batch", "if (row + 3u < rows) {", "{"),
+    slip(
+        "matmul.q6_k",
+        "a row repeated",
+        "vec4<u32>(row) + vec4<u32>(0u, 1u, 2u, 3u)",
+        "vec4<u32>(row) + vec4<u32>(0u, 1u, 2u, 2u)",
+    ),
+    slip("matmul.q4_k", "a sub-block short", "piece < params.panels * SUBS", "piece + 1u < params.panels * SUBS"),
+    slip("matmul.f32", "row blocks of the kept panels", "(m / rb) * params.panels_stored", "(m / rb) * params.panels"),
+    slip(
+        "matmul.q5_0.subgroups",
+        "a quad of x from another lane",
+        "subgroupBroadcast(x5, 6u)",
+        "subgroupBroadcast(x5, 5u)",
+    ),
+    slip("matmul.q8_0.subgroups", "features past the end", "if (n >= params.n) { return; }", ""),
+    slip("matvec.q4_k.subgroups", "lanes past the eighth", "o += lane & 7u;", "o += lane & 3u;"),
+    slip("matvec_wide.q4_1", "a lane left out of the sum", "i < LANES; i += folded", "i + 1u < LANES; i += folded"),
+    slip(
+        "matvec_wide.q4_1.subgroups",
+        "partial sums that are left out",
+        "let folded = max(subgroup / FEATURES, 1u)",
+        "let folded = max(subgroup / FEATURES, 1u) * 2u",
+    ),
+    Mutant {
+        subgroup_over: 8, // eight features fill a smaller one
+        ..slip("matvec_wide.q4_1.subgroups", "a fold too few", "distance < subgroup;", "distance < subgroup / 2u;")
+    },
+    slip("matvec_wide.q4_1", "features past the end", "let here = n < params.n && row", "let here = row"),
+    // Row by row.
+    slip("gather_rows", "the last feature forgotten", "gid.x >= params.dim", "gid.x + 1u >= params.dim"),
+    slip("rms_norm", "a loop that runs one too far", "i < params.dim", "i <= params.dim"),
+    slip("rms_norm", "no offset of the weight", "(weight[i] + params.offset)", "weight[i]"),
+    slip("rms_norm", "a mean over all heads", "/ f32(params.dim)", "/ f32(params.dim * params.heads)"),
+    slip("rms_norm.subgroups", "one subgroup's sum", "max(LANES / subgroup, 1u)", "1u"),
+    slip("glu", "neurons past the prefix", "gid.x >= params.n", "gid.x >= params.stride"),
+    slip("glu", "SiLU for GELU", "params.gelu == 1u", "false"),
+    // Rotary embedding and pages.
+    slip("rope_kv", "a sign swapped", "e.x * p.x - e.z * p.y", "e.x * p.x + e.z * p.y"),
+    slip("rope_kv", "the first embedding for all layers", "params.rope_offset + row", "row"),
+    slip("rope_kv", "every key in the chunk's first place", "* 16u + place.x % 16u", "* 16u"),
+    slip("rope_kv", "groups packed tight", "* params.groups + group", "* params.kept + group"),
+    slip("rope_kv", "values over keys", "* 2u + u32(is_value)", "* 2u"),
+    // Attention.
+    slip("attn_split", "no causal mask", "let last = min(pos - c * CHUNK, CHUNK - 1u);", "let last = CHUNK - 1u;"),
+    slip(
+        "attn_split",
+        "the mask ignored",
+        "(at >= vec4<u32>(first)) & (at <= vec4<u32>(last))",
+        "at <= vec4<u32>(15u)",
+    ),
+    slip("attn_split", "a window one too long", "pos + 1u - params.window; }", "pos - params.window; }"),
+    slip("attn_split", "query heads dealt out in turn", "head / params.heads_per_group", "head % params.groups"),
+    slip("attn_split", "no rescaling of what came before", "partial[out + d] * shrink", "partial[out + d]"),
+    slip("attn_split", "sums that are not rescaled", "l = l * shrink + cl", "l = l + cl"),
+    slip("attn_split", "the first context's table for all", "tables[place.y + c]", "tables[rows[0].y + c]"),
+    slip("attn_split", "an empty part that writes", "var l = 0.0;", "var l = 0.0; partial[out] = vec4<f32>(0.0);"),
+    slip("attn_merge", "empty parts read", "if (ml.y > 0.0)", "if (true)"),
+    slip(
+        "attn_merge",
+        "a part left out",
+        "s < step.splits; s++) {\n        let ml",
+        "s + 1u < step.splits; s++) {\n        let ml",
+    ),
+    slip("attn_share", "chunks before the window", "{ first = (place.x", "{ first = 0u * (place.x"),
+    slip("attn_share", "only the first row", "r < select(0u, step.rows, mine)", "r < select(0u, row + 1u, mine)"),
+    slip("attn_share", "every row's thread adds", "(row == 0u || rows[max(row, 1u) - 1u].y != table)", "true"),
+    // Logits.
+    slip("row_nll", "no maximum taken off", "let top = reduce_max(lane, m);", "let top = 0.0 * reduce_max(lane, m);"),
+    slip(
+        "row_nll",
+        "a token short",
+        "i < params.vocab; i += LANES) { s +=",
+        "i + 1u < params.vocab; i += LANES) { s +=",
+    ),
+    slip("sample", "the last of equals", "&& t < token", "&& t > token"),
+    slip("sample", "a penalty for each occurrence", "first = first && recent[ring + i] != token;", ""),
+    slip("sample", "negative logits divided", "select(v * s.penalty, v / s.penalty, v > 0.0)", "v / s.penalty"),
+    slip("sample", "no top-k", "if (s.top_k > 0u", "if (false && s.top_k > 0u"),
+    slip("sample", "no top-p", "if (s.top_p < 1.0)", "if (s.top_p < 0.0)"),
+    slip("sample", "a nucleus over cut tokens", "if (key(v) >= floor) { mass", "{ mass"),
+    slip("sample", "no min-p", "if (s.min_p > 0.0)", "if (s.min_p > 2.0)"),
+    slip("sample", "noise that forgets the position", "hash(seed) ^ position", "hash(seed)"),
+    slip("sample", "a ring that stays behind", "(position + 1u) % params.recent", "position % params.recent"),
+    slip(
+        "sample",
+        "tokens fed where none is wanted",
+        "if (place.w != EMPTY) {",
+        "{ let place = min(place, vec4<u32>(3u));",
+    ),
+];
