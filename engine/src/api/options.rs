@@ -50,12 +50,14 @@ impl Options {
     pub fn fit_contexts(&mut self, spec: &ModelSpec, tokens: usize) {
         self.context_tokens = tokens.clamp(1, spec.context_len.max(1));
         let chunks = KvGeometry::chunks_for(self.context_tokens);
-        self.kv_budget_bytes = geometry(spec).chunk_bytes() * chunks as u64 * self.contexts.max(1) as u64;
+        self.kv_budget_bytes = geometry(spec, self.exact).chunk_bytes() * chunks as u64 * self.contexts.max(1) as u64;
     }
 
     /// Tokens whose keys and values fit `bytes` of GPU memory.
-    pub fn tokens_within(spec: &ModelSpec, bytes: u64) -> usize {
-        usize::try_from(bytes / geometry(spec).chunk_bytes().max(1)).unwrap_or(usize::MAX).saturating_mul(CHUNK_TOKENS)
+    pub fn tokens_within(&self, spec: &ModelSpec, bytes: u64) -> usize {
+        usize::try_from(bytes / geometry(spec, self.exact).chunk_bytes().max(1))
+            .unwrap_or(usize::MAX)
+            .saturating_mul(CHUNK_TOKENS)
     }
 }
 

@@ -35,7 +35,8 @@ impl Kernels {
         self.best(&format!("{kernel}.{}", format.name()))
     }
 
-    /// The variant for exact pages where there is one and they are kept, that with subgroups where there is one and the device runs it, else the plain one.
+    /// The variant for f32 pages where there is one and they are kept, that with subgroups where there is one and the device
+    /// runs it, else the plain one.
     pub fn best(&self, name: &str) -> &'static Variant {
         if let Some(exact) = variant(&format!("{name}.kv32")).filter(|_| self.exact) {
             return exact;

@@ -60,14 +60,14 @@ impl Session {
 }
 
 /// Tokens of a context: as many as asked for, else as many as the model reads and a fair share of memory holds.
-pub fn context_tokens(model: &Model, asked: Option<u32>) -> Result<usize> {
+pub fn context_tokens(model: &Model, options: &Options, asked: Option<u32>) -> Result<usize> {
     let most = model.spec.context_len;
     match asked {
         Some(tokens) if tokens as usize > most => {
             anyhow::bail!("--context {tokens} is more than the {most} tokens that this model reads")
         }
         Some(tokens) => Ok(tokens as usize),
-        None => Ok(most.min(Options::tokens_within(&model.spec, DEFAULT_KV_BYTES))),
+        None => Ok(most.min(options.tokens_within(&model.spec, DEFAULT_KV_BYTES))),
     }
 }
 

@@ -36,6 +36,7 @@ impl Mutant {
             subgroups: right.subgroups,
             min_subgroup: right.min_subgroup,
             f16: right.f16,
+            kv32: right.kv32,
             workgroup: right.workgroup,
             group: right.group,
             params: right.params,
@@ -137,6 +138,8 @@ pub const MUTANTS: &[Mutant] = &[
     slip("glu", "SiLU for GELU", "params.gelu == 1u", "false"),
     // Rotary embedding and pages.
     slip("rope_kv", "a sign swapped", "e.x * p.x - e.z * p.y", "e.x * p.x + e.z * p.y"),
+    slip("rope_kv.kv32", "a key not rotated", "e = rotate(vec4<f32>(k[src.x]", "e = rotate(vec4<f32>(v[src.x]"),
+    slip("attn_split.kv32", "keys for values", "(slot * 2u + 1u)", "(slot * 2u)"),
     slip("rope_kv", "the first embedding for all layers", "params.rope_offset + row", "row"),
     slip("rope_kv", "every key in the chunk's first place", "* 16u + place.x % 16u", "* 16u"),
     slip("rope_kv", "groups packed tight", "* params.groups + group", "* params.kept + group"),

@@ -129,7 +129,8 @@ fn case(variant: &'static Variant, rng: &mut Rng, s: Shape) -> Case {
     }
 
     // Keys and values: positions that are written, in groups that are kept, from the first chunk that any row sees.
-    let mut pages = Out::filled(batch.slots * 2 * s.groups * 16 * dim / 2, POISON_F16);
+    let (per_word, poison) = if variant.kv32 { (1, POISON) } else { (2, POISON_F16) };
+    let mut pages = Out::filled(batch.slots * 2 * s.groups * 16 * dim / per_word, poison);
     let mut first_row = 0;
     for (first, count) in s.runs {
         let last = batch.places[first_row + count - 1];
@@ -137,10 +138,13 @@ fn case(variant: &'static Variant, rng: &mut Rng, s: Shape) -> Case {
             let slot = batch.slot((position as u32, last.1));
             for value in 0..2 {
                 for group in 0..s.heads.div_ceil(s.per_group) {
-                    let at = (((slot * 2 + value) * s.groups + group) * 16 + position % 16) * dim / 2;
-                    for word in &mut pages.words[at..at + dim / 2] {
+                    let at = (((slot * 2 + value) * s.groups + group) * 16 + position % 16) * dim / per_word;
+                    for word in &mut pages.words[at..at + dim / per_word] {
                         let half = |v: f32| u32::from(f16::from_f32(v).to_bits());
-                        *word = half(rng.float()) | half(rng.float()) << 16;
+                        *word = match variant.kv32 {
+                            true => rng.float().to_bits(),
+                            false => half(rng.float()) | half(rng.float()) << 16,
+                        };
                     }
                 }
             }

@@ -6,7 +6,7 @@ use concertina_shaders::{RopeParams, Step, Variant};
 
 use super::attention::{Batch, Run};
 use super::floats;
-use crate::parity::{Buffer, Case, Compare, Out, POISON_F16};
+use crate::parity::{Buffer, Case, Compare, Out, POISON, POISON_F16};
 
 /// Two products and a sum.
 const BOUND: Compare = Compare::f32(1e-6);
@@ -48,7 +48,8 @@ fn case(variant: &'static Variant, rng: &mut Rng, s: Shape) -> Case {
         (Out::new(capacity * q_stride), Out::new(capacity * kv_stride), Out::new(capacity * kv_stride));
     let mut rope = Out::new(2 * capacity * dim);
     let rope_offset = s.rope * capacity * dim / 2;
-    let mut pages = Out::filled(batch.slots * 2 * s.groups.1 * 16 * dim / 2, POISON_F16);
+    let (per_word, poison) = if variant.kv32 { (1, POISON) } else { (2, POISON_F16) };
+    let mut pages = Out::filled(batch.slots * 2 * s.groups.1 * 16 * dim / per_word, poison);
     for (row, place) in batch.places.iter().enumerate() {
         q.put(row * q_stride, &floats(rng, s.heads * dim));
         q.expect(row * q_stride..row * q_stride + s.heads * dim);
@@ -62,8 +63,8 @@ fn case(variant: &'static Variant, rng: &mut Rng, s: Shape) -> Case {
         let (slot, token) = (batch.slot(*place), place.0 as usize % 16);
         for value in 0..2 {
             for group in 0..s.groups.0 {
-                let at = (((slot * 2 + value) * s.groups.1 + group) * 16 + token) * dim / 2;
-                pages.expect(at..at + dim / 2);
+                let at = (((slot * 2 + value) * s.groups.1 + group) * 16 + token) * dim / per_word;
+                pages.expect(at..at + dim / per_word);
             }
         }
     }
@@ -85,7 +86,7 @@ fn case(variant: &'static Variant, rng: &mut Rng, s: Shape) -> Case {
         k.input(),
         v.input(),
         q.output(BOUND),
-        pages.output(Compare::Half),
+        pages.output(if variant.kv32 { BOUND } else { Compare::Half }),
     ];
     let work = [Work::Fixed(((s.heads + 2 * s.groups.0) * dim / 4) as u32), Work::Rows];
     Case::new(variant, format!("{s:?}"), step, params, work, buffers)

@@ -66,7 +66,8 @@ pub fn run(global: &GlobalArgs, args: &ChatArgs) -> Result<()> {
             "this model has no chat template, so there is no place for --system"
         );
         options.exact = args.exact;
-        options.fit_contexts(&model.spec, context_tokens(model, args.context)?);
+        let tokens = context_tokens(model, options, args.context)?;
+        options.fit_contexts(&model.spec, tokens);
         Ok(())
     })?;
     let mut input = Input::open(args.no_history)?;
