@@ -7,7 +7,8 @@
 //! # fn main() -> concertina::Result<()> {
 //! let mut engine = pollster::block_on(Engine::open("model.gguf", Options::default()))?;
 //! let mut context = engine.context()?;
-//! let answer = engine.ask(&mut context, "Why is the sky blue?", &GenerateOptions::default(), |_| ControlFlow::Continue(()));
+//! let options = GenerateOptions::default();
+//! let answer = engine.ask(&mut context, "Why is the sky blue?", &options, |_| ControlFlow::Continue(()));
 //! println!("{}", pollster::block_on(answer)?.text);
 //! # Ok(())
 //! # }

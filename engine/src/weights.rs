@@ -7,9 +7,9 @@ use crate::record::Slice;
 use crate::{Backend, Error, Result};
 
 /// Bytes packed on the host before they are written to the device.
-const STAGE_BYTES: usize = 8 << 20;
+const STAGE_BYTES: usize = 4 << 20;
 /// Bytes written before waiting for the device to take them.
-const FLUSH_BYTES: usize = 64 << 20;
+const FLUSH_BYTES: usize = 16 << 20;
 
 /// Along which dimension a sub-model slices a matrix; decides its layout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,6 +92,8 @@ pub async fn load(backend: &mut Backend, model: &Model, progress: Progress<'_>) 
         None => None,
     };
     loader.backend.flush().await?;
+    // Tensors do not end where pages do: what each left behind is dropped in one go.
+    model.sources.iter().for_each(|source| source.done_with(0, source.len()));
     Ok(Weights { embed, layers, final_norm, output })
 }
 
@@ -238,7 +240,9 @@ impl Loader<'_> {
                 Cut::Rows => {
                     let rows = begin * layout.row_block..((begin + units) * layout.row_block).min(layout.rows);
                     let mut stored = vec![0u8; rows.len() * stored_row as usize];
-                    self.read(tensor, rows.start as u64 * stored_row, &mut stored)?;
+                    let start = rows.start as u64 * stored_row;
+                    self.read(tensor, start, &mut stored)?;
+                    self.source(tensor).done_with(tensor.offset + start, stored.len() as u64);
                     let of_block = layout.row_block * stored_row as usize;
                     for (stored, staged) in stored.chunks(of_block).zip(staged.chunks_mut(unit_bytes)) {
                         let rows = stored.len() / stored_row as usize;

@@ -128,10 +128,10 @@ fn check_switching(engine: &mut Engine, name: &str, tokens: &[u32]) {
     cost(engine, tokens, 100);
     let steady = cost(engine, tokens, 100);
     assert_eq!((steady.buffers, steady.prepared), (0, 0), "{name}: a second run makes nothing");
-    let first = cost(engine, tokens, 60);
+    let first = cost(engine, tokens, 40);
     assert_eq!(Counters { prepared: 0, ..first }, steady, "{name}: the first switch moves no bytes");
     assert_eq!(first.prepared, 1, "{name}: the first switch records the layers anew");
-    for level in [100, 60, 100] {
+    for level in [100, 40, 100] {
         assert_eq!(cost(engine, tokens, level), steady, "{name}: a later switch costs nothing at all");
     }
     note(format!("{name}: a switch allocates nothing and writes what every run does ({} bytes)", steady.written_bytes));

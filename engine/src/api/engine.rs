@@ -115,7 +115,7 @@ impl Engine {
 
     /// Something that loses the device when called, also in the middle of an answer: for tests. `None` without a GPU.
     #[doc(hidden)]
-    pub fn destroyer(&self) -> Option<impl Fn() + Send + 'static> {
+    pub fn destroyer(&self) -> Option<impl Fn() + 'static> {
         match &self.device {
             Some(Device { backend: Backend::Gpu(gpu), .. }) => Some(gpu.destroyer()),
             _ => None,

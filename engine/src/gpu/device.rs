@@ -121,7 +121,7 @@ impl Gpu {
     }
 
     /// Something that destroys the device when called, as a driver reset would: every later call reports the loss.
-    pub fn destroyer(&self) -> impl Fn() + Send + 'static {
+    pub fn destroyer(&self) -> impl Fn() + 'static {
         let (device, faults) = (self.device.clone(), self.faults.clone());
         move || {
             device.destroy();

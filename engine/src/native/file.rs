@@ -43,7 +43,10 @@ impl ByteSource for MappedFile {
     fn done_with(&self, offset: u64, len: u64) {
         // Whole pages inside the range only; a hint, so failure does not matter.
         const PAGE: u64 = 65_536;
-        let (first, end) = (offset.next_multiple_of(PAGE), (offset + len) / PAGE * PAGE);
+        let end = offset.saturating_add(len);
+        // The last page is dropped too where nothing follows it.
+        let end = if end >= self.len() { self.len() } else { end / PAGE * PAGE };
+        let first = offset.next_multiple_of(PAGE);
         #[cfg(unix)]
         if first < end && end <= self.len() {
             // SAFETY: dropping clean pages of a read-only file mapping: the next access reads them from the file again.

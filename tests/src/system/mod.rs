@@ -9,7 +9,7 @@ mod surgery;
 pub use compare::{Deviation, max_abs, relative, top_index};
 pub use models::{SMALL_ARCHS, data_model, ids, load, options, real_model, tiny};
 pub use oracle::{Oracle, Prompt};
-pub use process::{Memory, memory};
+pub use process::{Memory, mapped, memory};
 pub use surgery::{Units, cut_units, zero_elements, zero_rows};
 
 use std::io::Write;
