@@ -87,7 +87,7 @@ impl Gpu {
         let step = device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("step"),
             size: size_of::<Step>() as u64,
-            usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
+            usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST,
             mapped_at_creation: false,
         });
         let readback = Readback::new()?;

@@ -9,4 +9,6 @@ struct Step {
     seed: u32,
     pad: u32,
 }
-@group(0) @binding(0) var<uniform> step: Step;
+// In a storage buffer: lavapipe compiles a shader anew for every value of a uniform that bounds a loop, and these change
+// with every step.
+@group(0) @binding(0) var<storage, read> step: Step;
