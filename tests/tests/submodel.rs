@@ -146,8 +146,13 @@ fn switching_moves_no_weights() {
 fn smollm2_at_60_percent() {
     let Some(path) = real_model("smollm2-135m-instruct-q4_1") else { return };
     let bytes = std::fs::read(&path).expect("a readable file");
-    let small =
-        |adapter| Options { context_tokens: 64, prefill_rows: 16, kv_budget_bytes: 4 << 20, ..options(adapter) };
+    let small = |adapter| Options {
+        context_tokens: 64,
+        prefill_rows: 16,
+        kv_budget_bytes: 8 << 20,
+        exact: true,
+        ..options(adapter)
+    };
     let mut engine = block_on(Engine::open(&path, small(None))).expect("an engine");
     let sub = engine.sub_model(60).expect("a level");
     let directory = tempfile::tempdir().expect("a directory");
