@@ -3,7 +3,7 @@
 use super::Words;
 use crate::{GatherParams, GluParams, NormParams, Step};
 
-/// y[i] = x[outs[i]]; `outs`: (out_rows) of (batch row, _, _, _).
+/// `y[i] = x[outs[i]]`; `outs`: (out_rows) of (batch row, _, _, _).
 pub fn gather_rows(step: &Step, p: &GatherParams, outs: Words<'_>, x: Words<'_>, y: Words<'_>) {
     let dim = p.dim as usize;
     for row in 0..step.out_rows as usize {

@@ -1,4 +1,4 @@
-//! The architectures that Concertina reads. Adding one is one file here and one line in [`REGISTRY`].
+//! The architectures that Concertina reads. Adding one is one file here and one line in `REGISTRY`.
 //!
 //! An architecture turns hyperparameters (GGUF metadata, or `config.json`) into a [`ModelSpec`] and says which optional
 //! tensors it has and what they are called. Everything else is common: reading and checking the hyperparameters that
