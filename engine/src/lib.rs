@@ -1,18 +1,31 @@
 //! An elastic LLM engine for one device, in WGSL compute shaders on any GPU through wgpu.
 //!
-//! ```no_run
+//! Open a model, open a context, ask:
+//!
+//! ```
 //! use concertina::{Engine, GenerateOptions, Options};
 //! use std::ops::ControlFlow;
 //!
-//! # fn main() -> concertina::Result<()> {
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # // A model of a few kilobytes, so that the example runs where it is tested.
+//! # let folder = std::env::temp_dir().join(format!("concertina-example-{}", std::process::id()));
+//! # std::fs::create_dir_all(&folder)?;
+//! # std::fs::write(folder.join("model.gguf"), concertina::formats::testing::TinyModel::new("llama").gguf())?;
+//! # std::env::set_current_dir(&folder)?;
 //! let mut engine = pollster::block_on(Engine::open("model.gguf", Options::default()))?;
 //! let mut context = engine.context()?;
-//! let options = GenerateOptions::default();
+//! let options = GenerateOptions { max_tokens: 8, ..Default::default() };
 //! let answer = engine.ask(&mut context, "Why is the sky blue?", &options, |_| ControlFlow::Continue(()));
 //! println!("{}", pollster::block_on(answer)?.text);
+//! # assert!(context.tokens().len() > 8);
+//! # std::fs::remove_dir_all(&folder)?;
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! Calls are futures: nothing in the engine blocks. [`Engine`] holds one model on one device, [`Context`] the tokens of a
+//! conversation with their keys and values, [`Answer`] what came of a call and what it cost. After a lost device
+//! ([`Error::DeviceLost`]) the next call opens a new one; contexts keep their tokens.
 
 mod api;
 mod backend;
