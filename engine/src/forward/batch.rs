@@ -145,9 +145,16 @@ impl Forward {
     }
 
     fn write_rows(&mut self, backend: &mut Backend, rows: &[BatchRow]) -> Result<()> {
-        if rows.iter().all(|row| row.token.is_some()) {
-            let tokens: Vec<u32> = rows.iter().filter_map(|row| row.token).collect();
-            backend.write(self.buffers.tokens, cast_slice(&tokens))?;
+        // Runs of rows whose tokens the host knows; the others' lie on the device.
+        let mut first = 0;
+        for run in rows.chunk_by(|a, b| a.token.is_some() == b.token.is_some()) {
+            let tokens: Vec<u32> = run.iter().filter_map(|row| row.token).collect();
+            let offset = self.buffers.tokens.offset + 4 * first as u64;
+            if !tokens.is_empty() {
+                let at = Slice { offset, len: 4 * tokens.len() as u64, ..self.buffers.tokens };
+                backend.write(at, cast_slice(&tokens))?;
+            }
+            first += run.len();
         }
         let places: Vec<[u32; 4]> = rows.iter().map(|row| [row.position, row.table, 0, 0]).collect();
         backend.write(self.buffers.rows, cast_slice(&places))?;
