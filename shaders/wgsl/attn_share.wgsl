@@ -15,7 +15,7 @@ fn attn_share(@builtin(global_invocation_id) gid: vec3<u32>) {
     // Rows of one context lie together; the first of them does the work, so that no two threads add to one chunk.
     let mine = gid.y < step.rows && (row == 0u || rows[max(row, 1u) - 1u].y != table);
     var sum = 0.0;
-    // No lane leaves early: on llvmpipe a loop after a return runs to its limit of 65,536 turns.
+    // No lane leaves early: whoever has nothing to do has no turns of the loop.
     for (var r = row; r < select(0u, step.rows, mine); r++) {
         let place = rows[r];
         var first = 0u;

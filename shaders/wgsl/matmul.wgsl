@@ -3,8 +3,8 @@
 //
 // With subgroups, each lane of eight loads one quad of x and hands it to the others: on software adapters a load costs as
 // much as dozens of products. On llvmpipe (Q4_1, 64 x 1536 x 576), against one feature a thread and no handing over: 8
-// times the rate; 2 features 7 times, 1 feature 5 times, 16 rows 4 times (registers spill). Holding the quads of four rows
-// at once instead of one costs 40 %, and so do two nested loops over panels and sub-blocks instead of one.
+// times the rate; 2 features 7 times, 1 feature 5 times, 16 rows 4 times. Two nested loops over panels and sub-blocks
+// instead of one cost 40 %.
 #import shared/matmul
 
 const THREADS = 32u;
