@@ -92,7 +92,7 @@ fn emit(
     write!(
         table,
         "Variant {{ kernel: {name:?}, name: {variant:?}, format: {format}, subgroups: {}, f16: {}, kv32: {}, min_subgroup: {}, workgroup: {:?}, group: {:?}, \
-         params: {:?}, source: include_str!(concat!(env!(\"OUT_DIR\"), \"/{file}\")),\n  members: &[{}],\n  bindings: &[{}] }},\n",
+         params: {:?}, source: include_str!(concat!(env!(\"OUT_DIR\"), \"/{file}\")),\n  members: &[{}],\n  bindings: &[{}],\n  overrides: &[{}] }},\n",
         feature == Some("subgroups"),
         feature == Some("f16"),
         feature == Some("kv32"),
@@ -102,6 +102,7 @@ fn emit(
         kernel.params,
         members(&module, "params"),
         bindings(&module, &variant),
+        overrides(&module, &variant),
     )
     .unwrap();
 }
@@ -124,6 +125,23 @@ fn members(module: &naga::Module, global: &str) -> String {
             member.offset
         )
         .unwrap();
+    }
+    text
+}
+
+/// The `override` constants: u32s named like a member of the params, in capitals.
+fn overrides(module: &naga::Module, variant: &str) -> String {
+    let members = members(module, "params");
+    let mut text = String::new();
+    for (_, constant) in module.overrides.iter() {
+        let name = constant.name.as_deref().unwrap_or("");
+        let member = name.to_lowercase();
+        assert!(members.contains(&format!("name: {member:?}")), "{variant}: override {name} is no member of params");
+        assert!(
+            module.types[constant.ty].inner == naga::TypeInner::Scalar(naga::Scalar::U32),
+            "{variant}: override {name} is no u32"
+        );
+        write!(text, "Override {{ name: {name:?}, member: {member:?} }}, ").unwrap();
     }
     text
 }

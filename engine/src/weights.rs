@@ -1,5 +1,7 @@
 //! Weights on the device: matrices in panels, cut into parts that fit a binding, and loaded in bounded pieces.
 
+use std::ops::Range;
+
 use concertina_formats::{ByteSource, DType, LayerTensors, Model, TensorInfo, dequant::dequantize_row};
 use concertina_shaders::{PanelLayout, WeightFormat};
 
@@ -42,23 +44,25 @@ pub struct Matrix {
     pub parts: Vec<Part>,
 }
 
+/// Rows of gate, then rows of up, that take turns in their joined matrix: what the kernels' gated MLP expects.
+const GLU_RUN: usize = 2;
+
 /// Weights of one layer. `(rows, cols)` as in [`LayerTensors`]; vectors are f32.
 #[allow(missing_docs)]
 pub struct LayerWeights {
     pub attn_norm: Slice,
-    pub q: Matrix,
-    pub k: Matrix,
-    pub v: Matrix,
-    pub q_bias: Option<Slice>,
-    pub k_bias: Option<Slice>,
-    pub v_bias: Option<Slice>,
+    /// One matrix whose rows are ordered by KV group (its queries, its key, its value), or Q, K and V where their formats
+    /// differ.
+    pub qkv: Vec<Matrix>,
+    /// Their biases, in the same order of rows.
+    pub qkv_bias: Vec<Option<Slice>>,
     pub q_norm: Option<Slice>,
     pub k_norm: Option<Slice>,
     pub o: Matrix,
     pub post_attn_norm: Option<Slice>,
     pub ffn_norm: Slice,
-    pub gate: Matrix,
-    pub up: Matrix,
+    /// One matrix whose rows take turns, two of gate and two of up, or gate and up where their formats differ.
+    pub gate_up: Vec<Matrix>,
     pub down: Matrix,
     pub post_ffn_norm: Option<Slice>,
 }
@@ -130,21 +134,24 @@ struct Loader<'a> {
 
 impl Loader<'_> {
     async fn layer(&mut self, t: &LayerTensors) -> Result<LayerWeights> {
+        let spec = &self.model.spec;
+        let group = [spec.n_heads / spec.n_groups * spec.head_dim, spec.head_dim, spec.head_dim];
+        let biases = [&t.q_bias, &t.k_bias, &t.v_bias];
+        let qkv = self.joined(&[&t.q, &t.k, &t.v], &group).await?;
+        let qkv_bias = match qkv.len() {
+            1 => vec![self.joined_vector(&biases, &group, spec.n_groups)?],
+            _ => biases.iter().map(|bias| self.optional(bias)).collect::<Result<_>>()?,
+        };
         Ok(LayerWeights {
             attn_norm: self.vector(&t.attn_norm)?,
-            q: self.matrix(&t.q, Cut::Rows).await?,
-            k: self.matrix(&t.k, Cut::Rows).await?,
-            v: self.matrix(&t.v, Cut::Rows).await?,
-            q_bias: self.optional(&t.q_bias)?,
-            k_bias: self.optional(&t.k_bias)?,
-            v_bias: self.optional(&t.v_bias)?,
+            qkv,
+            qkv_bias,
             q_norm: self.optional(&t.q_norm)?,
             k_norm: self.optional(&t.k_norm)?,
             o: self.matrix(&t.o, Cut::Cols).await?,
             post_attn_norm: self.optional(&t.post_attn_norm)?,
             ffn_norm: self.vector(&t.ffn_norm)?,
-            gate: self.matrix(&t.gate, Cut::Rows).await?,
-            up: self.matrix(&t.up, Cut::Rows).await?,
+            gate_up: self.joined(&[&t.gate, &t.up], &[GLU_RUN; 2]).await?,
             down: self.matrix(&t.down, Cut::Cols).await?,
             post_ffn_norm: self.optional(&t.post_ffn_norm)?,
         })
@@ -162,22 +169,75 @@ impl Loader<'_> {
         tensor.as_ref().map(|t| self.vector(t)).transpose()
     }
 
-    /// A vector, as f32.
-    fn vector(&mut self, tensor: &TensorInfo) -> Result<Slice> {
+    fn values(&self, tensor: &TensorInfo) -> Result<Vec<f32>> {
         let mut stored = vec![0u8; tensor.bytes as usize];
         self.read(tensor, 0, &mut stored)?;
         let mut values = vec![0f32; tensor.cols];
         dequantize_row(tensor.dtype, &stored, &mut values)?;
-        let slice = self.backend.alloc(&tensor.name, (values.len() * 4) as u64)?;
-        self.backend.write(slice, bytemuck::cast_slice(&values))?;
+        Ok(values)
+    }
+
+    /// A vector, as f32.
+    fn vector(&mut self, tensor: &TensorInfo) -> Result<Slice> {
+        let values = self.values(tensor)?;
+        self.upload(&tensor.name, &values)
+    }
+
+    fn upload(&mut self, label: &str, values: &[f32]) -> Result<Slice> {
+        let slice = self.backend.alloc(label, (values.len() * 4) as u64)?;
+        self.backend.write(slice, bytemuck::cast_slice(values))?;
         Ok(slice)
     }
 
+    /// Vectors that take turns, `runs[i]` elements of vector `i` each time, `times` times; zeros for one that is absent.
+    fn joined_vector(
+        &mut self,
+        vectors: &[&Option<TensorInfo>],
+        runs: &[usize],
+        times: usize,
+    ) -> Result<Option<Slice>> {
+        let Some(name) = vectors.iter().find_map(|t| t.as_ref().map(|t| t.name.clone())) else { return Ok(None) };
+        let values = vectors
+            .iter()
+            .zip(runs)
+            .map(|(t, run)| t.as_ref().map_or_else(|| Ok(vec![0f32; run * times]), |t| self.values(t)))
+            .collect::<Result<Vec<_>>>()?;
+        let mut all = Vec::new();
+        for turn in 0..times {
+            for (values, run) in values.iter().zip(runs) {
+                all.extend_from_slice(&values[turn * run..(turn + 1) * run]);
+            }
+        }
+        self.upload(&name, &all).map(Some)
+    }
+
+    /// Matrices whose rows take turns, as one; each on its own where their formats differ.
+    async fn joined(&mut self, tensors: &[&TensorInfo], runs: &[usize]) -> Result<Vec<Matrix>> {
+        let same = |t: &&TensorInfo| (t.dtype, t.cols) == (tensors[0].dtype, tensors[0].cols);
+        let turns = tensors[0].rows / runs[0];
+        let whole = tensors.iter().zip(runs).all(|(t, run)| t.rows == turns * run);
+        if tensors.iter().all(same) && whole {
+            return Ok(vec![self.rows(&Turns { tensors, runs }, Cut::Rows).await?]);
+        }
+        let mut matrices = Vec::new();
+        for tensor in tensors {
+            matrices.push(self.matrix(tensor, Cut::Rows).await?);
+        }
+        Ok(matrices)
+    }
+
     async fn matrix(&mut self, tensor: &TensorInfo, cut: Cut) -> Result<Matrix> {
+        self.rows(&Turns { tensors: &[tensor], runs: &[tensor.rows] }, cut).await
+    }
+
+    /// The matrix of these rows.
+    async fn rows(&mut self, turns: &Turns<'_>, cut: Cut) -> Result<Matrix> {
+        let tensor = turns.tensors[0];
+        let rows = turns.tensors.iter().map(|t| t.rows).sum();
         let format = weight_format(tensor.dtype);
         let layout = match cut {
-            Cut::Rows => PanelLayout::by_rows(format, tensor.rows, tensor.cols),
-            Cut::Cols => PanelLayout::by_cols(format, tensor.rows, tensor.cols),
+            Cut::Rows => PanelLayout::by_rows(format, rows, tensor.cols),
+            Cut::Cols => PanelLayout::by_cols(format, rows, tensor.cols),
         };
         let Some(layout) = layout else {
             return Err(Error::Unsupported(format!(
@@ -204,7 +264,7 @@ impl Loader<'_> {
         for first in (0..units).step_by(fit) {
             let n = fit.min(units - first);
             let slice = self.backend.alloc(&tensor.name, (n * unit_bytes) as u64)?;
-            self.fill(tensor, &layout, cut, first, n, slice).await?;
+            self.fill(turns, &layout, cut, first, n, slice).await?;
             let all = match cut {
                 Cut::Rows => layout.rows,
                 Cut::Cols => units,
@@ -212,8 +272,10 @@ impl Loader<'_> {
             let count = (n * per_unit).min(all - first * per_unit);
             parts.push(Part { slice, first: first * per_unit, count });
         }
-        self.source(tensor).done_with(tensor.offset, tensor.bytes);
-        self.done += tensor.bytes;
+        for tensor in turns.tensors {
+            self.source(tensor).done_with(tensor.offset, tensor.bytes);
+            self.done += tensor.bytes;
+        }
         (self.progress)(self.done, self.total);
         Ok(Matrix { layout, cut, parts })
     }
@@ -221,7 +283,7 @@ impl Loader<'_> {
     /// Pack units `first..first + n` of a matrix into `to`, a bounded piece at a time.
     async fn fill(
         &mut self,
-        tensor: &TensorInfo,
+        turns: &Turns<'_>,
         layout: &PanelLayout,
         cut: Cut,
         first: usize,
@@ -239,18 +301,26 @@ impl Loader<'_> {
             match cut {
                 Cut::Rows => {
                     let rows = begin * layout.row_block..((begin + units) * layout.row_block).min(layout.rows);
-                    let mut stored = vec![0u8; rows.len() * stored_row as usize];
-                    let start = rows.start as u64 * stored_row;
-                    self.read(tensor, start, &mut stored)?;
-                    self.source(tensor).done_with(tensor.offset + start, stored.len() as u64);
-                    let of_block = layout.row_block * stored_row as usize;
-                    for (stored, staged) in stored.chunks(of_block).zip(staged.chunks_mut(unit_bytes)) {
-                        let rows = stored.len() / stored_row as usize;
-                        layout.pack(stored, stored_row as usize, 0, rows, layout.panels(), staged);
+                    let pieces = turns.pieces(rows.clone());
+                    let mut stored = Vec::new();
+                    for (tensor, piece) in turns.tensors.iter().zip(&pieces) {
+                        let mut bytes = vec![0u8; piece.len() * stored_row as usize];
+                        let start = piece.start as u64 * stored_row;
+                        self.read(tensor, start, &mut bytes)?;
+                        self.source(tensor).done_with(tensor.offset + start, bytes.len() as u64);
+                        stored.push(bytes);
+                    }
+                    for (i, row) in rows.enumerate() {
+                        let (tensor, from) = turns.source(row);
+                        let at = (from - pieces[tensor].start) * stored_row as usize;
+                        let bytes = &stored[tensor][at..at + stored_row as usize];
+                        let block = &mut staged[i / layout.row_block * unit_bytes..][..unit_bytes];
+                        layout.pack(bytes, bytes.len(), i % layout.row_block, 1, layout.panels(), block);
                     }
                 }
                 Cut::Cols => {
                     let mut stored = vec![0u8; units * block];
+                    let tensor = turns.tensors[0];
                     for row in 0..layout.rows {
                         self.read(tensor, row as u64 * stored_row + (begin * block) as u64, &mut stored)?;
                         layout.pack(&stored, stored.len(), row, 1, units, &mut staged);
@@ -266,5 +336,59 @@ impl Loader<'_> {
             }
         }
         Ok(())
+    }
+}
+
+/// Rows of a matrix that come from several tensors in turns: `runs[i]` rows of tensor `i`, and so on round.
+struct Turns<'a> {
+    tensors: &'a [&'a TensorInfo],
+    runs: &'a [usize],
+}
+
+impl Turns<'_> {
+    /// Tensor and row that row `row` comes from.
+    fn source(&self, row: usize) -> (usize, usize) {
+        let all: usize = self.runs.iter().sum();
+        let (turn, mut place) = (row / all, row % all);
+        for (i, run) in self.runs.iter().enumerate() {
+            if place < *run {
+                return (i, turn * run + place);
+            }
+            place -= run;
+        }
+        unreachable!("a place within the turn")
+    }
+
+    /// The rows of each tensor that rows `rows` come from.
+    fn pieces(&self, rows: Range<usize>) -> Vec<Range<usize>> {
+        let all: usize = self.runs.iter().sum();
+        let mut before = 0;
+        let mut pieces = Vec::new();
+        for run in self.runs {
+            let count = |row: usize| row / all * run + (row % all).saturating_sub(before).min(*run);
+            pieces.push(count(rows.start)..count(rows.end));
+            before += run;
+        }
+        pieces
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_comes_from_the_piece_of_its_tensor() {
+        let turns = Turns { tensors: &[], runs: &[3, 1, 2] };
+        for (start, end) in [(0, 6), (2, 5), (5, 29), (7, 7), (13, 24)] {
+            let pieces = turns.pieces(start..end);
+            let mut seen: Vec<usize> = pieces.iter().map(|piece| piece.start).collect();
+            for row in start..end {
+                let (tensor, from) = turns.source(row);
+                assert_eq!(from, seen[tensor], "row {row} of {start}..{end}");
+                seen[tensor] += 1;
+            }
+            assert_eq!(seen, pieces.iter().map(|piece| piece.end).collect::<Vec<_>>());
+        }
     }
 }

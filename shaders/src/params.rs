@@ -98,15 +98,16 @@ params! {
         offset: f32,
         /// 1: normalise y itself; x is not read.
         in_place: u32,
-        /// Padding.
-        pad0: u32,
-        /// Padding.
-        pad1: u32,
-        /// Padding.
-        pad2: u32,
+        /// First feature of y.
+        y_offset: u32,
+        /// Vectors of y that lie side by side.
+        run: u32,
+        /// Features from the first of a run to the first of the next.
+        run_step: u32,
     }
 
-    /// Parameters of `matmul`, `matvec` and `matvec_wide`.
+    /// Parameters of `matmul`, `matvec` and `matvec_wide`. Feature f of this part lies at
+    /// `row * y_stride + y_offset + f / y_run * y_step + f % y_run`.
     MatmulParams {
         /// Output features to compute: a prefix of the rows of W.
         n: u32,
@@ -120,18 +121,35 @@ params! {
         x_offset: u32,
         /// Features between two rows of x.
         x_stride: u32,
-        /// First output feature.
+        /// Output feature of the first row of W here: parts of a matrix follow each other.
+        first: u32,
+        /// Where output feature 0 lies.
         y_offset: u32,
         /// Features between two rows of y.
         y_stride: u32,
+        /// Output features that lie side by side; 0: all of them.
+        y_run: u32,
+        /// From the first of a run to the first of the next.
+        y_step: u32,
         /// 1: add the bias.
         bias: u32,
         /// 1: add to y instead of replacing it.
         accumulate: u32,
         /// 1: the batch is `Step::out_rows`, else `Step::rows`.
         out_rows: u32,
+        /// 1: RMSNorm of x on the way in, over the panels read.
+        norm: u32,
+        /// Gated MLP on the way out: 1: SiLU, 2: tanh approximation of GELU. Rows of W come in fours, two of gate and
+        /// two of up, and give two output features.
+        glu: u32,
+        /// Of the norm: added to the mean of squares.
+        eps: f32,
+        /// Of the norm: added to every gain.
+        gain_offset: f32,
         /// Padding.
-        pad: u32,
+        pad0: u32,
+        /// Padding.
+        pad1: u32,
     }
 
     /// Parameters of `glu`.
@@ -156,10 +174,10 @@ params! {
         groups: u32,
         /// Dimensions of a head.
         head_dim: u32,
-        /// Features between two rows of q.
-        q_stride: u32,
-        /// Features between two rows of k, and of v.
-        kv_stride: u32,
+        /// Query heads of a KV group.
+        heads_per_group: u32,
+        /// Features between two rows of qkv.
+        stride: u32,
         /// 1: pairs `(i, i + d/2)`, else `(2i, 2i + 1)`.
         halves: u32,
         /// First `(cos, sin)` of the layer's rotary embedding.

@@ -31,6 +31,32 @@ pub struct Variant {
     pub members: &'static [Member],
     /// Bindings of group 0 in order: `step`, `params`, then the buffers.
     pub bindings: &'static [Binding],
+    /// Constants that are fixed when a pipeline is made.
+    pub overrides: &'static [Override],
+}
+
+impl Variant {
+    /// Values of the overrides for a dispatch with these params, in order.
+    ///
+    /// # Panics
+    /// If the params are shorter than the kernel's.
+    pub fn constants(&self, params: &[u8]) -> Vec<u32> {
+        let value = |constant: &Override| {
+            let member = self.members.iter().find(|m| m.name == constant.member).expect("checked by the build");
+            bytemuck::pod_read_unaligned(&params[member.offset as usize..][..4])
+        };
+        self.overrides.iter().map(value).collect()
+    }
+}
+
+/// An `override` constant of a kernel, a u32. It gets the value of a member of the params, so that what a dispatch does not
+/// use is compiled away; twins read the member.
+#[derive(Debug)]
+pub struct Override {
+    /// Its name in the WGSL.
+    pub name: &'static str,
+    /// The member of the params.
+    pub member: &'static str,
 }
 
 /// A member of a uniform struct.

@@ -4,7 +4,8 @@
 
 @group(0) @binding(2) var<storage, read> rows: array<vec4<u32>>;            // (rows): position, chunk table
 @group(0) @binding(3) var<storage, read> tables: array<u32>;
-@group(0) @binding(4) var<storage, read> q: array<vec4<f32>>;               // (rows, q_stride)
+// (rows, groups, heads_per_group queries | key | value, head_dim)
+@group(0) @binding(4) var<storage, read> q: array<vec4<f32>>;
 // (slots, K|V, groups, 16, head_dim), four elements each
 #ifdef KV32
 @group(0) @binding(5) var<storage, read> pages: array<vec4<f32>>;
@@ -59,7 +60,8 @@ fn attn_split(@builtin(global_invocation_id) gid: vec3<u32>) {
     if (params.window > 0u && pos + 1u > params.window) { seen = pos + 1u - params.window; }
     let begin = max(split * step.chunks_per_split, seen / CHUNK);
     let end = min((split + 1u) * step.chunks_per_split, pos / CHUNK + 1u);
-    let qo = (row * params.q_stride + head * params.head_dim) / 4u;
+    let place_of_head = group * (params.heads_per_group + 2u) + head % params.heads_per_group;
+    let qo = (row * params.q_stride + place_of_head * params.head_dim) / 4u;
     let at = (row * params.heads + head) * step.splits + split;
     let out = at * quads;
     var m = NONE;

@@ -1,5 +1,6 @@
 // Gated MLP: h = act(gate) · up, written over gate. SwiGLU and GeGLU as in Shazeer, arXiv 2002.05202.
 #import shared/step
+#import shared/activation
 
 struct GluParams {
     n: u32,         // neurons: a prefix
@@ -16,10 +17,6 @@ fn glu(@builtin(global_invocation_id) gid: vec3<u32>) {
     if (gid.x >= params.n || gid.y >= step.rows) { return; }
     let i = gid.y * params.stride + gid.x;
     let g = gate[i];
-    var a = g / (1.0 + exp(-g));
-    if (params.gelu == 1u) {
-        // tanh saturates; the clamp keeps exp inside tanh finite on every driver.
-        a = 0.5 * g * (1.0 + tanh(clamp(0.7978845608 * (g + 0.044715 * g * g * g), -15.0, 15.0)));
-    }
+    let a = select(silu(g), gelu(g), params.gelu == 1u);
     gate[i] = a * up[i];
 }

@@ -1,4 +1,4 @@
-// One thread four output features, eight rows of the batch: 32 products for each decoded quad of weights and each quad of
+// One thread four output features side by side, eight rows of the batch: 32 products for each decoded quad of weights and each quad of
 // x. Prefill, and decode of several contexts. No barrier, no shared memory.
 //
 // With subgroups, each lane of eight loads one quad of x and hands it to the others: on software adapters a load costs as
@@ -27,14 +27,15 @@ fn matmul(
     @builtin(local_invocation_index) local: u32,
 #ifdef SUBGROUPS
     @builtin(subgroup_invocation_id) lane: u32,
+    @builtin(subgroup_size) subgroup: u32,
 #endif
 ) {
-    // Nobody leaves early: lanes and rows past the end repeat the last one and store nothing.
+    // Nobody leaves early: lanes and rows past the end repeat the last ones and store nothing.
     let rows = batch_rows();
     let row = group.y * 8u;
-    let n = group.x * THREADS * 4u + local;
+    let n = (group.x * THREADS + local) * 4u;
     let rb = params.row_block;
-    let m = min(vec4<u32>(n, n + THREADS, n + 2u * THREADS, n + 3u * THREADS), vec4<u32>(params.n - 1u));
+    let m = min(n, (params.n - 1u) & ~3u);
     let first = (m / rb) * params.panels_stored;
     let r = m % rb;
     let last = vec4<u32>(rows - 1u);
@@ -42,10 +43,14 @@ fn matmul(
     let hi = min(vec4<u32>(row) + vec4<u32>(4u, 5u, 6u, 7u), last);
     var olo = (lo * params.x_stride + params.x_offset) / 4u;
     var ohi = (hi * params.x_stride + params.x_offset) / 4u;
+    var g = 0u;
 #ifdef SUBGROUPS
     olo += vec4<u32>(lane & 7u);
     ohi += vec4<u32>(lane & 7u);
+    g += lane & 7u;
 #endif
+    var qlo = vec4<f32>(0.0);   // sums of squares
+    var qhi = vec4<f32>(0.0);
     var a0 = vec4<f32>(0.0);
     var a1 = vec4<f32>(0.0);
     var a2 = vec4<f32>(0.0);
@@ -55,21 +60,30 @@ fn matmul(
     var a6 = vec4<f32>(0.0);
     var a7 = vec4<f32>(0.0);
     for (var piece = 0u; piece < params.panels * SUBS; piece++) {
-        let p = piece / SUBS;
-        let sub = piece % SUBS;
-        let s0 = fetch(region(first.x + p, rb), rb, r.x, sub);
-        let s1 = fetch(region(first.y + p, rb), rb, r.y, sub);
-        let s2 = fetch(region(first.z + p, rb), rb, r.z, sub);
-        let s3 = fetch(region(first.w + p, rb), rb, r.w, sub);
+        let f = fetch4(region(first + piece / SUBS, rb), rb, r, piece % SUBS);
+        let s0 = f.a;
+        let s1 = f.b;
+        let s2 = f.c;
+        let s3 = f.d;
 #ifdef SUBGROUPS
-        let x0 = x[olo.x];
-        let x1 = x[olo.y];
-        let x2 = x[olo.z];
-        let x3 = x[olo.w];
-        let x4 = x[ohi.x];
-        let x5 = x[ohi.y];
-        let x6 = x[ohi.z];
-        let x7 = x[ohi.w];
+        let u0 = x[olo.x];
+        let u1 = x[olo.y];
+        let u2 = x[olo.z];
+        let u3 = x[olo.w];
+        let u4 = x[ohi.x];
+        let u5 = x[ohi.y];
+        let u6 = x[ohi.z];
+        let u7 = x[ohi.w];
+        qlo += vec4<f32>(dot(u0, u0), dot(u1, u1), dot(u2, u2), dot(u3, u3));
+        qhi += vec4<f32>(dot(u4, u4), dot(u5, u5), dot(u6, u6), dot(u7, u7));
+        let x0 = gained(u0, g);
+        let x1 = gained(u1, g);
+        let x2 = gained(u2, g);
+        let x3 = gained(u3, g);
+        let x4 = gained(u4, g);
+        let x5 = gained(u5, g);
+        let x6 = gained(u6, g);
+        let x7 = gained(u7, g);
         {
             let q0 = quad(s0, 0u);
             let q1 = quad(s1, 0u);
@@ -188,21 +202,44 @@ fn matmul(
             let q1 = quad(s1, i);
             let q2 = quad(s2, i);
             let q3 = quad(s3, i);
-            a0 = add(a0, q0, q1, q2, q3, x[olo.x + i]);
-            a1 = add(a1, q0, q1, q2, q3, x[olo.y + i]);
-            a2 = add(a2, q0, q1, q2, q3, x[olo.z + i]);
-            a3 = add(a3, q0, q1, q2, q3, x[olo.w + i]);
-            a4 = add(a4, q0, q1, q2, q3, x[ohi.x + i]);
-            a5 = add(a5, q0, q1, q2, q3, x[ohi.y + i]);
-            a6 = add(a6, q0, q1, q2, q3, x[ohi.z + i]);
-            a7 = add(a7, q0, q1, q2, q3, x[ohi.w + i]);
+            let u0 = x[olo.x + i];
+            let u1 = x[olo.y + i];
+            let u2 = x[olo.z + i];
+            let u3 = x[olo.w + i];
+            let u4 = x[ohi.x + i];
+            let u5 = x[ohi.y + i];
+            let u6 = x[ohi.z + i];
+            let u7 = x[ohi.w + i];
+            qlo += vec4<f32>(dot(u0, u0), dot(u1, u1), dot(u2, u2), dot(u3, u3));
+            qhi += vec4<f32>(dot(u4, u4), dot(u5, u5), dot(u6, u6), dot(u7, u7));
+            a0 = add(a0, q0, q1, q2, q3, gained(u0, g + i));
+            a1 = add(a1, q0, q1, q2, q3, gained(u1, g + i));
+            a2 = add(a2, q0, q1, q2, q3, gained(u2, g + i));
+            a3 = add(a3, q0, q1, q2, q3, gained(u3, g + i));
+            a4 = add(a4, q0, q1, q2, q3, gained(u4, g + i));
+            a5 = add(a5, q0, q1, q2, q3, gained(u5, g + i));
+            a6 = add(a6, q0, q1, q2, q3, gained(u6, g + i));
+            a7 = add(a7, q0, q1, q2, q3, gained(u7, g + i));
         }
 #endif
         olo += vec4<u32>(8u);
         ohi += vec4<u32>(8u);
+        g += 8u;
     }
-    finish(row, rows, n, vec4<f32>(a0.x, a1.x, a2.x, a3.x), vec4<f32>(a4.x, a5.x, a6.x, a7.x));
-    finish(row, rows, n + THREADS, vec4<f32>(a0.y, a1.y, a2.y, a3.y), vec4<f32>(a4.y, a5.y, a6.y, a7.y));
-    finish(row, rows, n + 2u * THREADS, vec4<f32>(a0.z, a1.z, a2.z, a3.z), vec4<f32>(a4.z, a5.z, a6.z, a7.z));
-    finish(row, rows, n + 3u * THREADS, vec4<f32>(a0.w, a1.w, a2.w, a3.w), vec4<f32>(a4.w, a5.w, a6.w, a7.w));
+#ifdef SUBGROUPS
+    // Lanes past the eighth hold the same again.
+    if (NORM == 1u) {
+        let same = 8.0 / f32(subgroup);
+        qlo = subgroupAdd(qlo) * same;
+        qhi = subgroupAdd(qhi) * same;
+    }
+#endif
+    finish(row, n, a0 * norm_factor(qlo.x));
+    if (row + 1u < rows) { finish(row + 1u, n, a1 * norm_factor(qlo.y)); }
+    if (row + 2u < rows) { finish(row + 2u, n, a2 * norm_factor(qlo.z)); }
+    if (row + 3u < rows) { finish(row + 3u, n, a3 * norm_factor(qlo.w)); }
+    if (row + 4u < rows) { finish(row + 4u, n, a4 * norm_factor(qhi.x)); }
+    if (row + 5u < rows) { finish(row + 5u, n, a5 * norm_factor(qhi.y)); }
+    if (row + 6u < rows) { finish(row + 6u, n, a6 * norm_factor(qhi.z)); }
+    if (row + 7u < rows) { finish(row + 7u, n, a7 * norm_factor(qhi.w)); }
 }

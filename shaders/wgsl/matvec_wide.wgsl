@@ -4,7 +4,20 @@
 
 const LANES = 32u;
 const FEATURES = 8u;
-var<workgroup> partial: array<f32, 256>;
+// Sums of products, and of squares of x, of each thread.
+var<workgroup> partial: array<vec2<f32>, 256>;
+
+// Dot product of 32 weights with normed x from vec4 `o` on, and the sum of squares of that x.
+fn dot32(s: Sub, o: u32, g: u32) -> vec2<f32> {
+    var acc = vec4<f32>(0.0);
+    var squares = 0.0;
+    for (var i = 0u; i < 8u; i++) {
+        let v = x[o + i];
+        acc += quad(s, i) * gained(v, g + i);
+        if (NORM == 1u) { squares += dot(v, v); }
+    }
+    return vec2<f32>((acc.x + acc.y) + (acc.z + acc.w), squares);
+}
 
 @compute @workgroup_size(256)
 fn matvec_wide(
@@ -19,16 +32,15 @@ fn matvec_wide(
     let lane = local / FEATURES;
     let n = group.x * FEATURES + feature;
     let row = group.y;
-    let here = n < params.n && row < batch_rows();
-    var acc = 0.0;
-    if (here) {
+    var acc = vec2<f32>(0.0);
+    if (n < params.n && row < batch_rows()) {
         let first = (n / params.row_block) * params.panels_stored;
         let r = n % params.row_block;
         let o = (row * params.x_stride + params.x_offset) / 4u;
         let pieces = params.panels * SUBS;
         for (var i = lane; i < pieces; i += LANES) {
             let base = region(first + i / SUBS, params.row_block);
-            acc += dot32(fetch(base, params.row_block, r, i % SUBS), o + i * 8u);
+            acc += dot32(fetch(base, params.row_block, r, i % SUBS), o + i * 8u, i * 8u);
         }
     }
 #ifdef SUBGROUPS
@@ -40,9 +52,15 @@ fn matvec_wide(
 #endif
     partial[local] = acc;
     workgroupBarrier();
-    if (lane == 0u && here) {
-        var total = 0.0;
+    if (lane == 0u && row < batch_rows()) {
+        var total = vec2<f32>(0.0);
         for (var i = 0u; i < LANES; i += folded) { total += partial[feature + i * FEATURES]; }
-        store(row, n, total);
+        partial[local] = vec2<f32>(total.x * norm_factor(total.y), 0.0);
+    }
+    workgroupBarrier();
+    // Four features are finished together: the gated MLP joins two and two.
+    if (local < FEATURES / 4u && row < batch_rows()) {
+        let i = 4u * local;
+        finish(row, group.x * FEATURES + i, vec4<f32>(partial[i].x, partial[i + 1u].x, partial[i + 2u].x, partial[i + 3u].x));
     }
 }

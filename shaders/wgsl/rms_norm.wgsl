@@ -13,9 +13,9 @@ struct NormParams {
     eps: f32,
     offset: f32,        // added to every weight
     in_place: u32,      // 1: normalise y itself
-    pad0: u32,
-    pad1: u32,
-    pad2: u32,
+    y_offset: u32,      // first feature of y
+    run: u32,           // vectors of y side by side
+    run_step: u32,      // features from one run to the next
 }
 @group(0) @binding(1) var<uniform> params: NormParams;
 @group(0) @binding(2) var<storage, read> x: array<f32>;       // (rows, x_stride)
@@ -42,7 +42,8 @@ fn rms_norm(
     let head = group.x;
     let row = group.y;
     let xo = row * params.x_stride + head * params.dim;
-    let yo = row * params.y_stride + head * params.dim;
+    let run = max(params.run, 1u);
+    let yo = row * params.y_stride + params.y_offset + (head / run) * params.run_step + (head % run) * params.dim;
     var sum = 0.0;
     for (var i = lane; i < params.dim; i += LANES) {
         let v = value(xo + i, yo + i);

@@ -7,8 +7,8 @@ struct RopeParams {
     kept: u32,          // KV groups kept
     groups: u32,        // groups a chunk has room for
     head_dim: u32,
-    q_stride: u32,
-    kv_stride: u32,     // features between two rows of k, and of v
+    heads_per_group: u32,
+    stride: u32,        // features between two rows of qkv
     halves: u32,        // 1: pairs (i, i + d/2), else (2i, 2i + 1)
     rope_offset: u32,   // first (cos, sin) of this layer's rotary embedding
 }
@@ -16,15 +16,14 @@ struct RopeParams {
 @group(0) @binding(2) var<storage, read> rows: array<vec4<u32>>;        // (rows): position, first entry of the chunk table
 @group(0) @binding(3) var<storage, read> tables: array<u32>;            // chunk tables: width << 28 | slot
 @group(0) @binding(4) var<storage, read> rope: array<vec2<f32>>;        // (ropes, rows, head_dim / 2): cos, sin
-@group(0) @binding(5) var<storage, read> k: array<f32>;                 // (rows, kv_stride)
-@group(0) @binding(6) var<storage, read> v: array<f32>;                 // (rows, kv_stride)
-@group(0) @binding(7) var<storage, read_write> q: array<f32>;           // (rows, q_stride)
+// (rows, groups, heads_per_group queries | key | value, head_dim)
+@group(0) @binding(5) var<storage, read_write> qkv: array<f32>;
 // (slots, K|V, groups, 16, head_dim), two elements each
 #ifdef KV32
-@group(0) @binding(8) var<storage, read_write> pages: array<vec2<f32>>;
+@group(0) @binding(6) var<storage, read_write> pages: array<vec2<f32>>;
 fn stored(e: vec2<f32>) -> vec2<f32> { return e; }
 #else
-@group(0) @binding(8) var<storage, read_write> pages: array<u32>;
+@group(0) @binding(6) var<storage, read_write> pages: array<u32>;
 fn stored(e: vec2<f32>) -> u32 { return pack2x16float(e); }
 #endif
 
@@ -52,13 +51,16 @@ fn rope_kv(@builtin(global_invocation_id) gid: vec3<u32>) {
     let j = gid.x % quads;
     let row = gid.y;
     if (row >= step.rows || slot >= params.heads + 2u * params.kept) { return; }
+    let at = places(j);
+    let per_group = params.heads_per_group + 2u;
     if (slot < params.heads) {
-        let at = places(j) + vec2<u32>(row * params.q_stride + slot * params.head_dim);
-        let e = rotate(vec4<f32>(q[at.x], q[at.x + 1u], q[at.y], q[at.y + 1u]), row, j);
-        q[at.x] = e.x;
-        q[at.x + 1u] = e.y;
-        q[at.y] = e.z;
-        q[at.y + 1u] = e.w;
+        let head = (slot / params.heads_per_group) * per_group + slot % params.heads_per_group;
+        let to = at + vec2<u32>(row * params.stride + head * params.head_dim);
+        let e = rotate(vec4<f32>(qkv[to.x], qkv[to.x + 1u], qkv[to.y], qkv[to.y + 1u]), row, j);
+        qkv[to.x] = e.x;
+        qkv[to.x + 1u] = e.y;
+        qkv[to.y] = e.z;
+        qkv[to.y + 1u] = e.w;
         return;
     }
     let place = rows[row];
@@ -67,14 +69,10 @@ fn rope_kv(@builtin(global_invocation_id) gid: vec3<u32>) {
     let group = (slot - params.heads) % params.kept;
     // In elements: slot, K or V, group, token.
     let page = (((entry & 0x0fffffffu) * 2u + u32(is_value)) * params.groups + group) * 16u + place.x % 16u;
-    let at = places(j);
-    let src = at + vec2<u32>(row * params.kv_stride + group * params.head_dim);
-    var e: vec4<f32>;
-    if (is_value) {
-        e = vec4<f32>(v[src.x], v[src.x + 1u], v[src.y], v[src.y + 1u]);
-    } else {
-        e = rotate(vec4<f32>(k[src.x], k[src.x + 1u], k[src.y], k[src.y + 1u]), row, j);
-    }
+    let head = group * per_group + params.heads_per_group + u32(is_value);
+    let src = at + vec2<u32>(row * params.stride + head * params.head_dim);
+    var e = vec4<f32>(qkv[src.x], qkv[src.x + 1u], qkv[src.y], qkv[src.y + 1u]);
+    if (!is_value) { e = rotate(e, row, j); }
     let to = vec2<u32>(page * params.head_dim) + at;
     pages[to.x / 2u] = stored(e.xy);
     pages[to.y / 2u] = stored(e.zw);

@@ -35,7 +35,7 @@ impl Capacity {
         let geometry = geometry(spec, self.exact);
         self.slots = self.slots.min((most / geometry.layer_bytes()) as usize).min(1 << 28);
         self.out_rows = self.out_rows.min((most / (4 * spec.vocab as u64)) as usize);
-        let widest = (spec.ffn.max(spec.dim).max(spec.n_heads * spec.head_dim) * 4) as u64;
+        let widest = (spec.ffn.max(spec.dim).max((spec.n_heads + 2 * spec.n_groups) * spec.head_dim) * 4) as u64;
         let stats = (spec.n_heads * self.chunks() * 8) as u64;
         self.rows = self.rows.min((most / widest.max(stats)) as usize);
         if self.slots == 0 || self.out_rows == 0 || self.rows == 0 {
@@ -73,9 +73,7 @@ pub struct Buffers {
     pub density: Slice,     // (C, chunks) f32
     pub hidden: Slice,      // (R, dim) the residual stream
     pub normed: Slice,      // (R, dim)
-    pub q: Slice,           // (R, hq)
-    pub k: Slice,           // (R, hk)
-    pub v: Slice,           // (R, hk)
+    pub qkv: Slice,         // (R, groups, heads a group of queries | key | value, head_dim)
     pub attended: Slice,    // (R, hq)
     pub projected: Slice,   // (R, dim)
     pub gate: Slice,        // (R, ffn)
@@ -100,7 +98,7 @@ impl Buffers {
     /// Allocate all of them.
     pub fn alloc(backend: &mut Backend, spec: &ModelSpec, capacity: &Capacity) -> Result<Self> {
         let (r, o, c) = (capacity.rows, capacity.out_rows, capacity.contexts);
-        let (hq, hk) = (spec.n_heads * spec.head_dim, spec.n_groups * spec.head_dim);
+        let hq = spec.n_heads * spec.head_dim;
         let chunks = capacity.chunks();
         let mut words = |label: &str, n: usize| backend.alloc(label, 4 * n as u64);
         let mut buffers = Self {
@@ -111,9 +109,7 @@ impl Buffers {
             density: words("density", c * chunks)?,
             hidden: words("hidden", r * spec.dim)?,
             normed: words("normed", r * spec.dim)?,
-            q: words("q", r * hq)?,
-            k: words("k", r * hk)?,
-            v: words("v", r * hk)?,
+            qkv: words("qkv", r * (hq + 2 * spec.n_groups * spec.head_dim))?,
             attended: words("attended", r * hq)?,
             projected: words("projected", r * spec.dim)?,
             gate: words("gate", r * spec.ffn)?,

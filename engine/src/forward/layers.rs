@@ -31,18 +31,43 @@ struct Product<'a> {
     x: Slice,
     y: Slice,
     bias: Option<Slice>,
-    /// Output features kept.
+    /// Rows of W kept.
     n: usize,
     /// Input features kept.
     k: usize,
+    /// Where in a row of y the output features lie.
+    to: Place,
+    /// Gains of an RMSNorm of x.
+    norm: Option<Slice>,
+    /// The gated MLP on the way out.
+    glu: Option<Activation>,
     accumulate: bool,
     out_rows: bool,
+}
+
+/// Where the output features of a product lie in a row.
+#[derive(Clone, Copy)]
+struct Place {
+    offset: usize,
+    stride: usize,
+    /// Features side by side, and from one run to the next; 0: all side by side.
+    run: usize,
+    step: usize,
 }
 
 impl<'a> Product<'a> {
     /// All of `w` times `x` into `y`.
     fn new(w: &'a Matrix, x: Slice, y: Slice) -> Self {
-        Self { w, x, y, bias: None, n: w.layout.rows, k: w.layout.cols, accumulate: false, out_rows: false }
+        let to = Place { offset: 0, stride: w.layout.rows, run: 0, step: 0 };
+        let (n, k) = (w.layout.rows, w.layout.cols);
+        Self { w, x, y, bias: None, n, k, to, norm: None, glu: None, accumulate: false, out_rows: false }
+    }
+}
+
+fn glu_code(activation: Activation) -> u32 {
+    match activation {
+        Activation::Silu => 1,
+        Activation::GeluTanh => 2,
     }
 }
 
@@ -58,7 +83,7 @@ impl Recorder<'_> {
         let panels = p.k / cols;
         for part in &p.w.parts {
             // What is kept of this part: a prefix of the whole is a prefix of every part.
-            let (n, panels, x_offset, y_offset, panels_stored) = match p.w.cut {
+            let (n, panels, x_offset, first_row, panels_stored) = match p.w.cut {
                 Cut::Rows => (p.n.saturating_sub(part.first).min(part.count), panels, 0, part.first, layout.panels()),
                 Cut::Cols => (p.n, panels.saturating_sub(part.first).min(part.count), part.first * cols, 0, part.count),
             };
@@ -73,16 +98,24 @@ impl Recorder<'_> {
                 row_block: layout.row_block as u32,
                 x_offset: x_offset as u32,
                 x_stride: layout.cols as u32,
-                y_offset: y_offset as u32,
-                y_stride: layout.rows as u32,
+                first: first_row as u32,
+                y_offset: p.to.offset as u32,
+                y_stride: p.to.stride as u32,
+                y_run: p.to.run as u32,
+                y_step: p.to.step as u32,
                 bias: u32::from(p.bias.is_some() && first),
                 accumulate: u32::from(p.accumulate || !first),
                 out_rows: u32::from(p.out_rows),
-                pad: 0,
+                norm: u32::from(p.norm.is_some()),
+                glu: p.glu.map_or(0, glu_code),
+                eps: self.spec.norm_eps,
+                gain_offset: self.spec.norm_offset,
+                ..Default::default()
             };
             let [w, ws] = twice(part.slice);
             let rows = if p.out_rows { Work::OutRows } else { Work::Rows };
-            let args = [p.x, w, ws, p.bias.unwrap_or(self.buffers.none), p.y];
+            let none = self.buffers.none;
+            let args = [p.x, w, ws, p.bias.unwrap_or(none), p.norm.unwrap_or(none), p.y];
             self.recording.push(variant, &params, &args, [Work::Fixed(n as u32), rows]);
         }
         Ok(())
@@ -105,16 +138,19 @@ impl Recorder<'_> {
         self.recording.push(self.kernels.best("rms_norm"), &params, &[x, weight, y], [Work::Fixed(1), rows]);
     }
 
-    /// Norm of each head in place.
-    fn head_norm(&mut self, y: Slice, weight: Slice, heads: usize, stride: usize) {
+    /// Norm of the heads that lie so in `y`, in place.
+    fn head_norm(&mut self, y: Slice, weight: Slice, heads: usize, to: Place) {
+        let dim = self.spec.head_dim;
         let params = NormParams {
-            dim: self.spec.head_dim as u32,
+            dim: dim as u32,
             heads: heads as u32,
-            x_stride: stride as u32,
-            y_stride: stride as u32,
+            y_stride: to.stride as u32,
             eps: self.spec.norm_eps,
             offset: self.spec.norm_offset,
             in_place: 1,
+            y_offset: to.offset as u32,
+            run: (to.run / dim) as u32,
+            run_step: to.step as u32,
             ..Default::default()
         };
         let args = [self.buffers.none, weight, y];
@@ -143,33 +179,45 @@ impl Recorder<'_> {
         let (spec, b) = (self.spec, self.buffers);
         let heads_per_group = spec.n_heads / spec.n_groups;
         let heads = groups * heads_per_group;
-        let (hq, hk) = (spec.n_heads * spec.head_dim, spec.n_groups * spec.head_dim);
+        let hq = spec.n_heads * spec.head_dim;
         let layer = &spec.layers[index];
 
-        self.norm(b.hidden, w.attn_norm, b.normed, false, false);
-        let kept = groups * spec.head_dim;
-        self.product(Product { bias: w.q_bias, n: heads * spec.head_dim, ..Product::new(&w.q, b.normed, b.q) })?;
-        self.product(Product { bias: w.k_bias, n: kept, ..Product::new(&w.k, b.normed, b.k) })?;
-        self.product(Product { bias: w.v_bias, n: kept, ..Product::new(&w.v, b.normed, b.v) })?;
+        // A row holds, for each KV group, its queries, its key and its value.
+        let of_group = (heads_per_group + 2) * spec.head_dim;
+        let stride = spec.n_groups * of_group;
+        let queries = heads_per_group * spec.head_dim;
+        let at = |offset, run| Place { offset, stride, run, step: of_group };
+        let places = [at(0, queries), at(queries, spec.head_dim), at(queries + spec.head_dim, spec.head_dim)];
+        let (x, norm) = self.normed(b.hidden, w.attn_norm);
+        if let [qkv] = &w.qkv[..] {
+            let to = Place { run: 0, ..places[0] };
+            let (bias, n) = (w.qkv_bias[0], groups * of_group);
+            self.product(Product { bias, n, to, norm, ..Product::new(qkv, x, b.qkv) })?;
+        } else {
+            for ((matrix, bias), to) in w.qkv.iter().zip(&w.qkv_bias).zip(places) {
+                let n = groups * to.run;
+                self.product(Product { bias: *bias, n, to, norm, ..Product::new(matrix, x, b.qkv) })?;
+            }
+        }
         if let Some(weight) = w.q_norm {
-            self.head_norm(b.q, weight, heads, hq);
+            self.head_norm(b.qkv, weight, heads, places[0]);
         }
         if let Some(weight) = w.k_norm {
-            self.head_norm(b.k, weight, groups, hk);
+            self.head_norm(b.qkv, weight, groups, places[1]);
         }
         let rope = RopeParams {
             heads: heads as u32,
             kept: groups as u32,
             groups: spec.n_groups as u32,
             head_dim: spec.head_dim as u32,
-            q_stride: hq as u32,
-            kv_stride: hk as u32,
+            heads_per_group: heads_per_group as u32,
+            stride: stride as u32,
             halves: u32::from(spec.rope_style == RopeStyle::Halves),
             rope_offset: (layer.rope * rows * spec.head_dim / 2) as u32,
         };
         let quads = ((heads + 2 * groups) * spec.head_dim / 4) as u32;
         let pages = b.pages[index];
-        let args = [b.rows, b.tables, b.rope, b.k, b.v, b.q, pages];
+        let args = [b.rows, b.tables, b.rope, b.qkv, pages];
         self.recording.push(self.kernels.best("rope_kv"), &rope, &args, [Work::Fixed(quads), Work::Rows]);
 
         let attn = AttnParams {
@@ -177,12 +225,12 @@ impl Recorder<'_> {
             heads_per_group: heads_per_group as u32,
             groups: spec.n_groups as u32,
             head_dim: spec.head_dim as u32,
-            q_stride: hq as u32,
+            q_stride: stride as u32,
             out_stride: hq as u32,
             window: layer.window.unwrap_or(0),
             scale: spec.attn_scale,
         };
-        let args = [b.rows, b.tables, b.q, pages, b.partial, b.split_ml, b.chunk_ml];
+        let args = [b.rows, b.tables, b.qkv, pages, b.partial, b.split_ml, b.chunk_ml];
         let work = [Work::RowsSplits(heads as u32), Work::Fixed(1)];
         self.recording.push(self.kernels.best("attn_split"), &attn, &args, work);
         let args = [b.partial, b.split_ml, b.attended, b.row_ml];
@@ -194,18 +242,40 @@ impl Recorder<'_> {
         let cols = heads * spec.head_dim;
         self.residual(&w.o, b.attended, cols, w.post_attn_norm)?;
 
-        self.norm(b.hidden, w.ffn_norm, b.normed, false, false);
-        self.product(Product { n: neurons, ..Product::new(&w.gate, b.normed, b.gate) })?;
-        self.product(Product { n: neurons, ..Product::new(&w.up, b.normed, b.up) })?;
-        let glu = GluParams {
-            n: neurons as u32,
-            stride: spec.ffn as u32,
-            gelu: u32::from(spec.activation == Activation::GeluTanh),
-            pad: 0,
-        };
-        let work = [Work::Fixed(neurons as u32), Work::Rows];
-        self.recording.push(self.kernels.best("glu"), &glu, &[b.up, b.gate], work);
+        self.mlp(w, neurons)
+    }
+
+    fn mlp(&mut self, w: &LayerWeights, neurons: usize) -> Result<()> {
+        let (spec, b) = (self.spec, self.buffers);
+        let (x, norm) = self.normed(b.hidden, w.ffn_norm);
+        if let [both] = &w.gate_up[..] {
+            let to = Place { offset: 0, stride: spec.ffn, run: 0, step: 0 };
+            let glu = Some(spec.activation);
+            self.product(Product { n: 2 * neurons, to, norm, glu, ..Product::new(both, x, b.gate) })?;
+        } else {
+            for (matrix, y) in w.gate_up.iter().zip([b.gate, b.up]) {
+                self.product(Product { n: neurons, norm, ..Product::new(matrix, x, y) })?;
+            }
+            let glu = GluParams {
+                n: neurons as u32,
+                stride: spec.ffn as u32,
+                gelu: u32::from(spec.activation == Activation::GeluTanh),
+                pad: 0,
+            };
+            let work = [Work::Fixed(neurons as u32), Work::Rows];
+            self.recording.push(self.kernels.best("glu"), &glu, &[b.up, b.gate], work);
+        }
         self.residual(&w.down, b.gate, neurons, w.post_ffn_norm)
+    }
+
+    /// What a product of the normed `x` takes: x and the gains for a row or two, where a dispatch costs more than norming
+    /// again in each workgroup; for a batch, x normed.
+    fn normed(&mut self, x: Slice, weight: Slice) -> (Slice, Option<Slice>) {
+        if !self.wide {
+            return (x, Some(weight));
+        }
+        self.norm(x, weight, self.buffers.normed, false, false);
+        (self.buffers.normed, None)
     }
 
     /// hidden += W x over the first `k` input features, normed on the way if the model does so.

@@ -108,7 +108,7 @@ impl Forward {
     /// Parts that each matrix is bound in, in the order of loading.
     pub fn matrix_parts(&self) -> Vec<usize> {
         let w = &self.weights;
-        let layers = w.layers.iter().flat_map(|l| [&l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down]);
+        let layers = w.layers.iter().flat_map(|l| l.qkv.iter().chain([&l.o]).chain(&l.gate_up).chain([&l.down]));
         [&w.embed].into_iter().chain(layers).chain(&w.output).map(|matrix| matrix.parts.len()).collect()
     }
 

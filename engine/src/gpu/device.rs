@@ -25,7 +25,8 @@ pub struct Gpu {
     pub(super) step: wgpu::Buffer,
     pub(crate) counters: Counters,
     pub(crate) restrictions: Restrictions,
-    pipelines: HashMap<&'static str, Arc<wgpu::ComputePipeline>>,
+    /// By variant and the values of its overrides.
+    pipelines: HashMap<(&'static str, Vec<u32>), Arc<wgpu::ComputePipeline>>,
 }
 
 /// A recording with its pipelines and bind groups.
@@ -178,8 +179,12 @@ impl Gpu {
         self.readback.wait(&self.device, &self.queue, &self.faults).await
     }
 
-    fn pipeline(&mut self, variant: &'static Variant) -> Result<Arc<wgpu::ComputePipeline>> {
-        if let Some(pipeline) = self.pipelines.get(variant.name) {
+    fn pipeline(&mut self, variant: &'static Variant, params: &[u8]) -> Result<Arc<wgpu::ComputePipeline>> {
+        let values = variant.constants(params);
+        let constants: Vec<(&str, f64)> =
+            variant.overrides.iter().zip(&values).map(|(c, v)| (c.name, f64::from(*v))).collect();
+        let key = (variant.name, values);
+        if let Some(pipeline) = self.pipelines.get(&key) {
             return Ok(pipeline.clone());
         }
         if !self.info.runs(variant) {
@@ -227,13 +232,13 @@ impl Gpu {
             compilation_options: wgpu::PipelineCompilationOptions {
                 // wgpu zeroes buffers; workgroup memory is always written before it is read.
                 zero_initialize_workgroup_memory: false,
-                ..Default::default()
+                constants: &constants,
             },
             cache: None,
         });
         self.faults.check()?;
         let pipeline = Arc::new(pipeline);
-        self.pipelines.insert(variant.name, pipeline.clone());
+        self.pipelines.insert(key, pipeline.clone());
         Ok(pipeline)
     }
 
@@ -258,7 +263,7 @@ impl Gpu {
         self.queue.write_buffer(&uniforms, 0, &bytes);
         let mut ops = Vec::with_capacity(recording.ops.len());
         for (op, offset) in recording.ops.iter().zip(offsets) {
-            let pipeline = self.pipeline(op.variant)?;
+            let pipeline = self.pipeline(op.variant, &op.params)?;
             let bind = |buffer, offset, len| {
                 wgpu::BindingResource::Buffer(wgpu::BufferBinding {
                     buffer,

@@ -14,6 +14,11 @@ fn slot(tables: Words<'_>, table: u32, chunk: usize) -> u32 {
     tables.u(table as usize + chunk) & 0x0fff_ffff
 }
 
+/// Where a query head lies among a row's heads: a KV group's queries, its key, its value, then the next group's.
+fn place(head: usize, per_group: usize) -> usize {
+    head / per_group * (per_group + 2) + head % per_group
+}
+
 /// Rotates queries in place and keys on their way into the pages; copies values. See `wgsl/rope_kv.wgsl` for shapes.
 #[allow(clippy::too_many_arguments)] // a kernel's bindings
 pub fn rope_kv(
@@ -22,12 +27,11 @@ pub fn rope_kv(
     rows: Words<'_>,
     tables: Words<'_>,
     rope: Words<'_>,
-    k: Words<'_>,
-    v: Words<'_>,
-    q: Words<'_>,
+    qkv: Words<'_>,
     pages: Pages<'_>,
 ) {
     let dim = p.head_dim as usize;
+    let per_group = p.heads_per_group as usize;
     // (first, second) element of pair i.
     let pair = |i: usize| if p.halves == 1 { (i, i + dim / 2) } else { (2 * i, 2 * i + 1) };
     for row in 0..step.rows as usize {
@@ -36,28 +40,28 @@ pub fn rope_kv(
             (rope.f(at), rope.f(at + 1))
         };
         for head in 0..p.heads as usize {
-            let at = row * p.q_stride as usize + head * dim;
+            let at = row * p.stride as usize + place(head, per_group) * dim;
             for i in 0..dim / 2 {
                 let ((a, b), (cos, sin)) = (pair(i), angle(i));
-                let (x, y) = (q.f(at + a), q.f(at + b));
-                q.set_f(at + a, x * cos - y * sin);
-                q.set_f(at + b, y * cos + x * sin);
+                let (x, y) = (qkv.f(at + a), qkv.f(at + b));
+                qkv.set_f(at + a, x * cos - y * sin);
+                qkv.set_f(at + b, y * cos + x * sin);
             }
         }
         let (pos, table) = (rows.u(row * 4) as usize, rows.u(row * 4 + 1));
         let slot = slot(tables, table, pos / CHUNK);
         for group in 0..p.kept as usize {
-            let from = row * p.kv_stride as usize + group * dim;
+            let key = row * p.stride as usize + (group * (per_group + 2) + per_group) * dim;
             let keys = page(slot, 0, group, pos % CHUNK, p.groups, p.head_dim);
             let values = page(slot, 1, group, pos % CHUNK, p.groups, p.head_dim);
             for i in 0..dim / 2 {
                 let ((a, b), (cos, sin)) = (pair(i), angle(i));
-                let (x, y) = (k.f(from + a), k.f(from + b));
+                let (x, y) = (qkv.f(key + a), qkv.f(key + b));
                 pages.set(keys + a, x * cos - y * sin);
                 pages.set(keys + b, y * cos + x * sin);
             }
             for i in 0..dim {
-                pages.set(values + i, v.f(from + i));
+                pages.set(values + i, qkv.f(key + dim + i));
             }
         }
     }
@@ -87,7 +91,8 @@ pub fn attn_split(
         let seen = first_seen(pos, p.window);
         for head in 0..p.heads as usize {
             let group = head / p.heads_per_group as usize;
-            let query: Vec<f32> = (0..dim).map(|i| q.f(row * p.q_stride as usize + head * dim + i)).collect();
+            let at = row * p.q_stride as usize + place(head, p.heads_per_group as usize) * dim;
+            let query: Vec<f32> = (0..dim).map(|i| q.f(at + i)).collect();
             for split in 0..step.splits as usize {
                 let begin = (split * step.chunks_per_split as usize).max(seen / CHUNK);
                 let end = ((split + 1) * step.chunks_per_split as usize).min(pos / CHUNK + 1);

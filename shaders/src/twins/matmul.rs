@@ -1,5 +1,6 @@
 //! Twins of the kernels that read weights.
 
+use super::pointwise::activated;
 use super::{Words, decode_block};
 use crate::{EmbedParams, MatmulParams, PanelLayout, Step, WeightFormat};
 
@@ -21,7 +22,9 @@ fn decode_row(w: Words<'_>, layout: &PanelLayout, at: usize, r: usize, panels: u
     }
 }
 
-/// y = x Wᵀ (+ bias) (+ y). `x`: (rows, x_stride), `w`: packed, `bias`: (features), `y`: (rows, y_stride).
+/// y = act(norm(x) Wᵀ + bias) (+ y). `x`: (rows, x_stride), `w`: packed, `bias`: (features), `gain`: (k),
+/// `y`: (rows, y_stride).
+#[allow(clippy::too_many_arguments)] // a kernel's bindings
 pub fn matmul(
     format: WeightFormat,
     step: &Step,
@@ -29,6 +32,7 @@ pub fn matmul(
     x: Words<'_>,
     w: Words<'_>,
     bias: Words<'_>,
+    gain: Words<'_>,
     y: Words<'_>,
 ) {
     let cols = format.panel_cols();
@@ -40,26 +44,50 @@ pub fn matmul(
     };
     let k = p.panels as usize * cols;
     let rows = if p.out_rows == 1 { step.out_rows } else { step.rows } as usize;
-    let mut weights = vec![0f32; k];
     let xs: Vec<Vec<f32>> = (0..rows)
-        .map(|row| (0..k).map(|i| x.f(row * p.x_stride as usize + p.x_offset as usize + i)).collect())
+        .map(|row| {
+            let x = (0..k).map(|i| x.f(row * p.x_stride as usize + p.x_offset as usize + i)).collect();
+            if p.norm == 1 { normed(x, p, gain) } else { x }
+        })
         .collect();
+    let mut weights = vec![0f32; k];
+    let mut sums = vec![vec![0f32; p.n as usize]; rows];
     for n in 0..p.n as usize {
         let at = n / layout.row_block * layout.row_block_bytes();
         decode_row(w, &layout, at, n % layout.row_block, p.panels as usize, &mut weights);
-        for (row, x) in xs.iter().enumerate() {
-            let feature = p.y_offset as usize + n;
-            let i = row * p.y_stride as usize + feature;
-            let mut v = dot(&weights, x);
+        for (sums, x) in sums.iter_mut().zip(&xs) {
+            sums[n] = dot(&weights, x);
             if p.bias == 1 {
-                v += bias.f(feature);
+                sums[n] += bias.f(p.first as usize + n);
             }
-            if p.accumulate == 1 {
-                v += y.f(i);
-            }
-            y.set_f(i, v);
         }
     }
+    for (row, sums) in sums.iter().enumerate() {
+        let put = |f: usize, v: f32| {
+            let place = match p.y_run as usize {
+                0 => f,
+                run => f / run * p.y_step as usize + f % run,
+            };
+            let i = row * p.y_stride as usize + p.y_offset as usize + place;
+            y.set_f(i, if p.accumulate == 1 { v + y.f(i) } else { v });
+        };
+        let first = p.first as usize;
+        if p.glu == 0 {
+            sums.iter().enumerate().for_each(|(n, v)| put(first + n, *v));
+            continue;
+        }
+        for (i, four) in sums.chunks(4).enumerate() {
+            for j in 0..2 {
+                put(first / 2 + 2 * i + j, activated(four[j], p.glu == 2) * four[j + 2]);
+            }
+        }
+    }
+}
+
+fn normed(x: Vec<f32>, p: &MatmulParams, gain: Words<'_>) -> Vec<f32> {
+    let squares: f32 = x.iter().map(|v| v * v).sum();
+    let factor = 1.0 / (squares / x.len() as f32 + p.eps).sqrt();
+    x.iter().enumerate().map(|(i, v)| v * factor * (gain.f(i) + p.gain_offset)).collect()
 }
 
 /// Dot product with eight partial sums, which compilers turn into vector code.

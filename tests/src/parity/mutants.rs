@@ -42,6 +42,7 @@ impl Mutant {
             params: right.params,
             members: right.members,
             bindings: right.bindings,
+            overrides: right.overrides,
         })))
     }
 }
@@ -68,7 +69,7 @@ pub const MUTANTS: &[Mutant] = &[
         "+ fifth(s.h, i)",
         "+ select(fifth(s.h, i), vec4<f32>(0.0), i == 7u)",
     ),
-    slip("embed.q5_1", "a minimum that is not added", "+ vec4<f32>(s.dm.y)", ""),
+    slip("embed.q5_1", "a minimum that is not added", "+ vec4<f32>(c.y)", ""),
     slip(
         "embed.q8_0",
         "unsigned bytes",
@@ -87,19 +88,24 @@ pub const MUTANTS: &[Mutant] = &[
     ),
     slip("embed.f32", "the batch one short", "|| row >= step.rows", "|| row + 1u >= step.rows"),
     // Matrix products: prefixes, offsets, the edges of the batch.
-    slip("matvec.q4_1", "a missing scale", "s.dm.x * nibbles", "nibbles"),
+    slip(
+        "matvec.q4_1",
+        "a missing scale",
+        "fn scale(s: Sub, i: u32) -> vec2<f32> { return s.dm; }",
+        "fn scale(s: Sub, i: u32) -> vec2<f32> { return vec2<f32>(1.0, s.dm.y); }",
+    ),
     slip(
         "matvec.q4_0",
         "panels past the prefix",
         "piece < params.panels * SUBS",
         "piece < params.panels_stored * SUBS",
     ),
-    slip("matvec.f32", "rows of W past the prefix", "n0 < params.n", "n0 <= params.n"),
+    slip("matvec.f32", "rows of W past the prefix", "n + 1u < params.n", "n + 1u <= params.n"),
     slip("matvec.q8_0", "x from its beginning", "+ params.x_offset", ""),
-    slip("matvec.f16", "a bias without its offset", "bias[params.y_offset + n]", "bias[n]"),
+    slip("matvec.f16", "a bias from its beginning", "bias[f]", "bias[f - params.first]"),
     slip("matvec.q5_1", "no accumulation", "v += y[i];", ""),
     slip("matmul.bf16", "the batch of the other rows", "params.out_rows == 1u", "params.out_rows == 2u"),
-    slip("matmul.q4_0", "a store past the batch", "if (row + 3u < rows) {", "{"),
+    slip("matmul.q4_0", "a store past the batch", "if (row + 3u < rows) { finish", "{ finish"),
     slip(
         "matmul.q6_k",
         "a row repeated",
@@ -108,6 +114,34 @@ pub const MUTANTS: &[Mutant] = &[
     ),
     slip("matmul.q4_k", "a sub-block short", "piece < params.panels * SUBS", "piece + 1u < params.panels * SUBS"),
     slip("matmul.f32", "row blocks of the kept panels", "(m / rb) * params.panels_stored", "(m / rb) * params.panels"),
+    slip(
+        "matmul.f16.subgroups",
+        "a norm without its gains",
+        "return v * (gain[at] + vec4<f32>(params.gain_offset));",
+        "return v;",
+    ),
+    slip("matmul.q4_1", "one row's norm for all", "norm_factor(qhi.y)", "norm_factor(qhi.x)"),
+    slip("matvec.q4_1.subgroups", "squares of one lane", "squares = subgroupAdd(squares)", "squares = 8.0 * (squares)"),
+    slip(
+        "matvec.q8_0",
+        "gate and up swapped",
+        "activated(biased(f, sums.x)) * biased(f + 2u, sums.z)",
+        "activated(biased(f + 2u, sums.z)) * biased(f, sums.x)",
+    ),
+    slip("matvec_wide.f32", "SiLU for GELU", "if (GLU == 2u)", "if (GLU == 3u)"),
+    slip("matvec_wide.q5_1", "runs without gaps", "(f / run) * params.y_step", "(f / run) * run"),
+    slip(
+        "matvec.q6_k",
+        "the second half with the scale of the first",
+        "return vec2<f32>(select(s.s, s.t, i >= 4u), 0.0);",
+        "return vec2<f32>(s.s, 0.0);",
+    ),
+    slip(
+        "matvec.q4_0.subgroups",
+        "x before its gain summed",
+        "let xs = subgroupAdd(across(v))",
+        "let xs = subgroupAdd(across(u))",
+    ),
     slip(
         "matmul.q5_0.subgroups",
         "a quad of x from another lane",
@@ -127,7 +161,7 @@ pub const MUTANTS: &[Mutant] = &[
         subgroup_over: 8, // eight features fill a smaller one
         ..slip("matvec_wide.q4_1.subgroups", "a fold too few", "distance < subgroup;", "distance < subgroup / 2u;")
     },
-    slip("matvec_wide.q4_1", "features past the end", "let here = n < params.n && row", "let here = row"),
+    slip("matvec_wide.q4_1", "features past the end", "if (n + 2u < params.n)", "if (n + 2u <= params.n)"),
     // Row by row.
     slip("gather_rows", "the last feature forgotten", "gid.x >= params.dim", "gid.x + 1u >= params.dim"),
     slip("rms_norm", "a loop that runs one too far", "i < params.dim", "i <= params.dim"),
@@ -138,7 +172,7 @@ pub const MUTANTS: &[Mutant] = &[
     slip("glu", "SiLU for GELU", "params.gelu == 1u", "false"),
     // Rotary embedding and pages.
     slip("rope_kv", "a sign swapped", "e.x * p.x - e.z * p.y", "e.x * p.x + e.z * p.y"),
-    slip("rope_kv.kv32", "a key not rotated", "e = rotate(vec4<f32>(k[src.x]", "e = rotate(vec4<f32>(v[src.x]"),
+    slip("rope_kv.kv32", "a key not rotated", "if (!is_value) { e = rotate(e, row, j); }", ""),
     slip("attn_split.kv32", "keys for values", "(slot * 2u + 1u)", "(slot * 2u)"),
     slip("rope_kv", "the first embedding for all layers", "params.rope_offset + row", "row"),
     slip("rope_kv", "every key in the chunk's first place", "* 16u + place.x % 16u", "* 16u"),

@@ -122,10 +122,14 @@ fn case(variant: &'static Variant, rng: &mut Rng, s: Shape) -> Case {
     let batch = Batch::new(rng, s.runs);
     let (rows, dim, chunks) = (batch.rows(), s.head_dim, batch.chunks());
     assert!(s.splits.0 * s.splits.1 >= chunks, "{s:?}: the parts leave chunks out");
-    let q_stride = s.heads * dim + 4;
+    let per_group = s.per_group + 2;
+    let q_stride = s.heads.div_ceil(s.per_group) * per_group * dim + 4;
     let mut q = Out::new((rows + 1) * q_stride);
     for row in 0..rows {
-        q.put(row * q_stride, &floats(rng, s.heads * dim));
+        for head in 0..s.heads {
+            let place = head / s.per_group * per_group + head % s.per_group;
+            q.put(row * q_stride + place * dim, &floats(rng, dim));
+        }
     }
 
     // Keys and values: positions that are written, in groups that are kept, from the first chunk that any row sees.

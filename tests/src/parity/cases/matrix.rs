@@ -1,4 +1,4 @@
-//! y = x Wᵀ (+ bias) (+ y): prefixes of rows and of panels, offsets, odd sizes.
+//! y = act(norm(x) Wᵀ + bias) (+ y): prefixes of rows and of panels, offsets, runs, odd sizes.
 
 use concertina::record::Work;
 use concertina_formats::testing::Rng;
@@ -27,25 +27,59 @@ struct Shape {
     y_offset: usize,
     bias: bool,
     accumulate: bool,
+    /// This part of the matrix begins here.
+    first: usize,
+    /// Output features side by side, and the gap after them.
+    run: (usize, usize),
+    norm: bool,
+    /// 1: SiLU, 2: GELU; then `n` is a multiple of 4.
+    glu: u32,
+}
+
+impl Shape {
+    /// Output features of `n` rows.
+    fn outputs(&self, n: usize) -> usize {
+        if self.glu > 0 { n / 2 } else { n }
+    }
+
+    /// Where output feature `f`, of the whole matrix, lies.
+    fn place(&self, f: usize) -> usize {
+        let (run, gap) = self.run;
+        self.y_offset + f + f.checked_div(run).map_or(0, |runs| runs * gap)
+    }
 }
 
 pub fn cases(variant: &'static Variant, rng: &mut Rng) -> Vec<Case> {
-    let shape = |rows, n, panels| Shape { rows, n, panels, ..Shape::default() };
+    // What is fixed when a pipeline is made comes in few combinations: software adapters take their time to compile.
+    let plain = Shape::default();
+    let biased = Shape { bias: true, ..plain };
+    let added = Shape { accumulate: true, run: (3, 5), ..plain };
+    let normed = Shape { norm: true, bias: true, run: (40, 8), ..plain };
+    let silu = Shape { norm: true, glu: 1, ..plain };
+    let gelu = Shape { glu: 2, bias: true, accumulate: true, ..plain };
+    let size = |base: Shape, rows, n, panels| Shape { rows, n, panels, ..base };
     let long = if variant.format.is_some_and(|f| f.panel_cols() == 256) { 5 } else { 36 };
     let mut shapes = vec![
-        shape(1, (37, 37), (2, 2)),
-        Shape { bias: true, ..shape(2, (33, 70), (3, 3)) },
-        Shape { by_cols: true, accumulate: true, ..shape(3, (1, 1), (1, 3)) },
-        Shape { bias: true, accumulate: true, x_offset: 32, y_offset: 5, ..shape(7, (65, 100), (2, 3)) },
-        Shape { by_cols: true, ..shape(8, (97, 97), (2, 3)) },
-        Shape { bias: true, other_rows: Some(4), ..shape(9, (64, 64), (1, 1)) },
-        Shape { by_cols: true, accumulate: true, y_offset: 3, ..shape(33, (40, 40), (3, 3)) },
-        Shape { other_rows: Some(33), x_offset: 4, ..shape(2, (130, 131), (1, 1)) },
-        shape(1, (9, 64), (long, long)),
-        Shape { by_cols: true, bias: true, ..shape(3, (19, 19), (long - 1, long)) },
+        size(plain, 1, (37, 37), (2, 2)),
+        size(biased, 2, (33, 70), (3, 3)),
+        Shape { by_cols: true, y_offset: 2, ..size(added, 3, (1, 1), (1, 3)) },
+        Shape { x_offset: 32, y_offset: 5, first: 12, ..size(added, 7, (65, 100), (2, 3)) },
+        Shape { by_cols: true, ..size(plain, 8, (97, 97), (2, 3)) },
+        Shape { other_rows: Some(4), ..size(biased, 9, (64, 64), (1, 1)) },
+        Shape { by_cols: true, y_offset: 3, ..size(added, 33, (40, 40), (3, 3)) },
+        Shape { other_rows: Some(33), x_offset: 4, ..size(plain, 2, (130, 131), (1, 1)) },
+        size(plain, 1, (9, 64), (long, long)),
+        Shape { by_cols: true, ..size(biased, 3, (19, 19), (long - 1, long)) },
+        size(normed, 1, (38, 64), (3, 3)),
+        Shape { first: 64, ..size(normed, 9, (66, 70), (2, 2)) },
+        size(silu, 1, (140, 160), (2, 2)),
+        Shape { x_offset: 8, ..size(gelu, 11, (36, 40), (2, 3)) },
+        Shape { first: 32, other_rows: Some(1), ..size(silu, 3, (64, 64), (1, 1)) },
     ];
-    for _ in 0..3 {
+    for _ in 0..4 {
+        let base = [plain, biased, added, normed, silu, gelu][rng.below(6)];
         let (n, panels) = (1 + rng.below(140), 1 + rng.below(4));
+        let n = if base.glu > 0 { 4 * n.div_ceil(4) } else { n };
         shapes.push(Shape {
             rows: 1 + rng.below(20),
             other_rows: (rng.below(2) == 0).then(|| rng.below(24)),
@@ -54,8 +88,8 @@ pub fn cases(variant: &'static Variant, rng: &mut Rng) -> Vec<Case> {
             by_cols: rng.below(2) == 0,
             x_offset: 4 * rng.below(12),
             y_offset: rng.below(9),
-            bias: rng.below(2) == 0,
-            accumulate: rng.below(2) == 0,
+            first: 4 * rng.below(9),
+            ..base
         });
     }
     shapes.into_iter().map(|shape| case(variant, rng, shape)).collect()
@@ -67,7 +101,8 @@ fn case(variant: &'static Variant, rng: &mut Rng, s: Shape) -> Case {
     let layout = make(format, s.n.1, s.panels.1 * format.panel_cols()).expect("whole panels");
     let k = s.panels.0 * format.panel_cols();
     let x_stride = s.x_offset + layout.cols + 4;
-    let y_stride = s.y_offset + s.n.1 + 3;
+    let (first, outputs) = (s.outputs(s.first), s.outputs(s.n.0));
+    let y_stride = s.place(first + s.outputs(s.n.1)) + 3;
     let params = MatmulParams {
         n: s.n.0 as u32,
         panels: s.panels.0 as u32,
@@ -75,12 +110,19 @@ fn case(variant: &'static Variant, rng: &mut Rng, s: Shape) -> Case {
         row_block: layout.row_block as u32,
         x_offset: s.x_offset as u32,
         x_stride: x_stride as u32,
+        first: s.first as u32,
         y_offset: s.y_offset as u32,
         y_stride: y_stride as u32,
+        y_run: s.run.0 as u32,
+        y_step: (s.run.0 + s.run.1) as u32,
         bias: u32::from(s.bias),
         accumulate: u32::from(s.accumulate),
         out_rows: u32::from(s.other_rows.is_some()),
-        pad: 0,
+        norm: u32::from(s.norm),
+        glu: s.glu,
+        eps: 1e-3,
+        gain_offset: 0.5,
+        ..MatmulParams::default()
     };
     let (rows, out_rows) = s.other_rows.map_or((s.rows, 0), |other| (other, s.rows));
     let step = Step { rows: rows as u32, out_rows: out_rows as u32, ..Step::default() };
@@ -88,15 +130,21 @@ fn case(variant: &'static Variant, rng: &mut Rng, s: Shape) -> Case {
     let mut y = Out::new((s.rows + 2) * y_stride);
     for row in 0..s.rows {
         x.put(row * x_stride + s.x_offset, &floats(rng, k));
-        let at = row * y_stride + s.y_offset;
-        y.expect(at..at + s.n.0);
-        if s.accumulate {
-            y.put(at, &floats(rng, s.n.0));
+        for f in first..first + outputs {
+            let at = row * y_stride + s.place(f);
+            y.expect(at..at + 1);
+            if s.accumulate {
+                y.put(at, &floats(rng, 1));
+            }
         }
     }
-    let mut bias = Out::new(y_stride);
+    let mut bias = Out::new(s.first + s.n.1);
     if s.bias {
-        bias.put(s.y_offset, &floats(rng, s.n.0));
+        bias.put(s.first, &floats(rng, s.n.0));
+    }
+    let mut gain = Out::new(k);
+    if s.norm {
+        gain.put(0, &floats(rng, k));
     }
     let weights = packed(&layout, rng, |row, panel| row < s.n.0 && panel < s.panels.0);
     let buffers = vec![
@@ -104,6 +152,7 @@ fn case(variant: &'static Variant, rng: &mut Rng, s: Shape) -> Case {
         Buffer::input(weights),
         Buffer::alias(1),
         bias.input(),
+        gain.input(),
         y.output(if variant.f16 { BOUND_F16 } else { BOUND }),
     ];
     let work = [Work::Fixed(s.n.0 as u32), if s.other_rows.is_some() { Work::OutRows } else { Work::Rows }];

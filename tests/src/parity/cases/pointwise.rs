@@ -41,6 +41,8 @@ struct Norm {
     out_rows: bool,
     in_place: bool,
     size: f32,
+    /// Vectors of y side by side, and features of y between two runs that are none of theirs.
+    run: (usize, usize),
 }
 
 /// A mean of squares in f32, an inverse square root of 2 ulp.
@@ -56,9 +58,12 @@ pub fn rms_norm(variant: &'static Variant, rng: &mut Rng) -> Vec<Case> {
         out_rows: false,
         in_place: false,
         size: 1.0,
+        run: (0, 0),
     };
     let shapes = [
         plain,
+        Norm { rows: 5, dim: 32, heads: 6, in_place: true, run: (2, 64), ..plain },
+        Norm { rows: 2, dim: 32, heads: 3, run: (1, 7), ..plain },
         Norm { rows: 2, dim: 576, offset: 1.0, ..plain },
         Norm { rows: 3, dim: 65, accumulate: true, ..plain },
         Norm { rows: 7, dim: 48, out_rows: true, ..plain },
@@ -75,21 +80,31 @@ pub fn rms_norm(variant: &'static Variant, rng: &mut Rng) -> Vec<Case> {
 
 fn norm(variant: &'static Variant, rng: &mut Rng, s: Norm) -> Case {
     let kept = s.dim * s.heads;
-    let (x_stride, y_stride) = (kept + 5, kept + if s.in_place { 5 } else { 3 });
+    let runs = s.heads.div_ceil(s.run.0.max(1));
+    let y_offset = if s.run.0 > 0 { 9 } else { 0 };
+    let (x_stride, y_stride) = (kept + 5, y_offset + kept + runs * s.run.1 + if s.in_place { 5 } else { 3 });
+    let place = |head: usize| match s.run {
+        (0, _) => head * s.dim,
+        (run, gap) => y_offset + head / run * (run * s.dim + gap) + head % run * s.dim,
+    };
     let (mut x, mut y, mut weight) =
         (Out::new((s.rows + 1) * x_stride), Out::new((s.rows + 1) * y_stride), Out::new(s.dim));
     weight.put(0, &floats(rng, s.dim));
     for row in 0..s.rows {
         let values: Vec<f32> = floats(rng, kept).iter().map(|v| v * s.size).collect();
-        if s.in_place {
-            y.put(row * y_stride, &values);
-        } else {
+        if !s.in_place {
             x.put(row * x_stride, &values);
         }
-        if s.accumulate {
-            y.put(row * y_stride, &floats(rng, kept));
+        for (head, values) in values.chunks(s.dim).enumerate() {
+            let at = row * y_stride + place(head);
+            if s.in_place {
+                y.put(at, values);
+            }
+            if s.accumulate {
+                y.put(at, &floats(rng, s.dim));
+            }
+            y.expect(at..at + s.dim);
         }
-        y.expect(row * y_stride..row * y_stride + kept);
     }
     let params = NormParams {
         dim: s.dim as u32,
@@ -101,7 +116,9 @@ fn norm(variant: &'static Variant, rng: &mut Rng, s: Norm) -> Case {
         eps: 1e-6,
         offset: s.offset,
         in_place: u32::from(s.in_place),
-        ..NormParams::default()
+        y_offset: y_offset as u32,
+        run: if s.run.0 > 0 { s.run.0 } else { s.heads } as u32,
+        run_step: (s.run.0 * s.dim + s.run.1) as u32,
     };
     let (rows, out_rows) = if s.out_rows { (s.rows + 4, s.rows) } else { (s.rows, 1) };
     let step = Step { rows: rows as u32, out_rows: out_rows as u32, ..Step::default() };

@@ -14,7 +14,8 @@ const BOUND: Compare = Compare::f32(1e-6);
 #[derive(Debug, Clone, Copy)]
 struct Shape {
     head_dim: usize,
-    heads: usize,
+    /// Query heads of a group.
+    per_group: usize,
     /// Groups kept, and that a chunk has room for.
     groups: (usize, usize),
     halves: u32,
@@ -24,14 +25,15 @@ struct Shape {
 }
 
 pub fn cases(variant: &'static Variant, rng: &mut Rng) -> Vec<Case> {
-    let shape = |head_dim, heads, groups, halves, rope, runs| Shape { head_dim, heads, groups, halves, rope, runs };
+    let shape =
+        |head_dim, per_group, groups, halves, rope, runs| Shape { head_dim, per_group, groups, halves, rope, runs };
     [
         shape(64, 3, (1, 1), 1, 0, &[(0, 1)][..]),
-        shape(64, 9, (3, 3), 0, 1, &[(14, 7)]),
-        shape(128, 4, (2, 4), 1, 1, &[(15, 2), (0, 1), (47, 4)]),
+        shape(64, 3, (3, 3), 0, 1, &[(14, 7)]),
+        shape(128, 2, (2, 4), 1, 1, &[(15, 2), (0, 1), (47, 4)]),
         shape(256, 4, (1, 1), 1, 0, &[(1000, 1), (16, 8)]),
         shape(128, 2, (1, 3), 0, 0, &[(31, 33)]),
-        shape(80, 5, (5, 6), 1, 1, &[(3, 1), (4, 1), (5, 1), (300, 1)]),
+        shape(80, 1, (5, 6), 1, 1, &[(3, 1), (4, 1), (5, 1), (300, 1)]),
         shape(4, 1, (1, 1), 0, 1, &[(12, 9)]),
     ]
     .into_iter()
@@ -43,18 +45,19 @@ fn case(variant: &'static Variant, rng: &mut Rng, s: Shape) -> Case {
     let batch = Batch::new(rng, s.runs);
     let (rows, dim) = (batch.rows(), s.head_dim);
     let capacity = rows + 2; // rows of a buffer, as the engine has more than a batch needs
-    let (q_stride, kv_stride) = (s.heads * dim + 7, s.groups.1 * dim + 5);
-    let (mut q, mut k, mut v) =
-        (Out::new(capacity * q_stride), Out::new(capacity * kv_stride), Out::new(capacity * kv_stride));
+    let of_group = (s.per_group + 2) * dim;
+    let stride = s.groups.1 * of_group + 7;
+    let mut qkv = Out::new(capacity * stride);
     let mut rope = Out::new(2 * capacity * dim);
     let rope_offset = s.rope * capacity * dim / 2;
     let (per_word, poison) = if variant.kv32 { (1, POISON) } else { (2, POISON_F16) };
     let mut pages = Out::filled(batch.slots * 2 * s.groups.1 * 16 * dim / per_word, poison);
     for (row, place) in batch.places.iter().enumerate() {
-        q.put(row * q_stride, &floats(rng, s.heads * dim));
-        q.expect(row * q_stride..row * q_stride + s.heads * dim);
-        k.put(row * kv_stride, &floats(rng, s.groups.0 * dim));
-        v.put(row * kv_stride, &floats(rng, s.groups.0 * dim));
+        for group in 0..s.groups.0 {
+            let at = row * stride + group * of_group;
+            qkv.put(at, &floats(rng, of_group));
+            qkv.expect(at..at + s.per_group * dim);
+        }
         let angles: Vec<f32> = (0..dim / 2)
             .map(|i| f64::from(place.0) * 10_000f64.powf(-2.0 * i as f64 / dim as f64))
             .flat_map(|angle| [angle.cos() as f32, angle.sin() as f32])
@@ -69,12 +72,12 @@ fn case(variant: &'static Variant, rng: &mut Rng, s: Shape) -> Case {
         }
     }
     let params = RopeParams {
-        heads: s.heads as u32,
+        heads: (s.groups.0 * s.per_group) as u32,
         kept: s.groups.0 as u32,
         groups: s.groups.1 as u32,
         head_dim: dim as u32,
-        q_stride: q_stride as u32,
-        kv_stride: kv_stride as u32,
+        heads_per_group: s.per_group as u32,
+        stride: stride as u32,
         halves: s.halves,
         rope_offset: rope_offset as u32,
     };
@@ -83,11 +86,9 @@ fn case(variant: &'static Variant, rng: &mut Rng, s: Shape) -> Case {
         Buffer::input(batch.row_words()),
         Buffer::input(batch.tables.clone()),
         rope.input(),
-        k.input(),
-        v.input(),
-        q.output(BOUND),
+        qkv.output(BOUND),
         pages.output(if variant.kv32 { BOUND } else { Compare::Half }),
     ];
-    let work = [Work::Fixed(((s.heads + 2 * s.groups.0) * dim / 4) as u32), Work::Rows];
+    let work = [Work::Fixed((s.groups.0 * of_group / 4) as u32), Work::Rows];
     Case::new(variant, format!("{s:?}"), step, params, work, buffers)
 }
