@@ -9,9 +9,9 @@ use crate::record::Slice;
 use crate::{Backend, Error, Result};
 
 /// Bytes packed on the host before they are written to the device.
-const STAGE_BYTES: usize = 4 << 20;
+const STAGE_BYTES: usize = 2 << 20;
 /// Bytes written before waiting for the device to take them.
-const FLUSH_BYTES: usize = 16 << 20;
+const FLUSH_BYTES: usize = 4 << 20;
 
 /// Along which dimension a sub-model slices a matrix; decides its layout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
