@@ -9,6 +9,14 @@ pub struct Variant {
     pub kernel: &'static str,
     /// Kernel, weight format and feature, joined by dots: `matvec_wide.q4_1.subgroups`.
     pub name: &'static str,
+    /// Its WGSL file before preprocessing, under `wgsl/` and without the extension.
+    pub file: &'static str,
+    /// What it may be used for in another's place.
+    pub role: Role,
+    /// Whether it rounds activations to 8 bits.
+    pub inexact: bool,
+    /// Values of `override` constants, by name: its tile.
+    pub constants: &'static [(&'static str, u32)],
     /// The weight format that it reads, if it reads weights.
     pub format: Option<WeightFormat>,
     /// Whether it needs subgroup operations.
@@ -31,6 +39,17 @@ pub struct Variant {
     pub members: &'static [Member],
     /// Bindings of group 0 in order: `step`, `params`, then the buffers.
     pub bindings: &'static [Binding],
+}
+
+/// What a kernel may be used for in another's place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// y = x Wᵀ: every variant of one format computes the same, and the fastest may be picked.
+    Matrix,
+    /// Measures what an adapter can do at best.
+    Ceiling,
+    /// A kernel of its own.
+    Other,
 }
 
 /// A member of a uniform struct.

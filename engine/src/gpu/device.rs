@@ -186,6 +186,7 @@ impl Gpu {
             return Err(Error::Unsupported(format!("{} on {}", variant.name, self.info)));
         }
         // Browsers want the extension named, naga does not know the name.
+        let constants: Vec<(&str, f64)> = variant.constants.iter().map(|(k, v)| (*k, f64::from(*v))).collect();
         let prefix = if cfg!(target_arch = "wasm32") && variant.subgroups { "enable subgroups;\n" } else { "" };
         let module = self.device.create_shader_module(wgpu::ShaderModuleDescriptor {
             label: Some(variant.name),
@@ -225,6 +226,7 @@ impl Gpu {
             module: &module,
             entry_point: Some(variant.kernel),
             compilation_options: wgpu::PipelineCompilationOptions {
+                constants: &constants,
                 // wgpu zeroes buffers; workgroup memory is always written before it is read.
                 zero_initialize_workgroup_memory: false,
                 ..Default::default()
