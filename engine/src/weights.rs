@@ -12,7 +12,7 @@ const STAGE_BYTES: usize = 4 << 20;
 const FLUSH_BYTES: usize = 16 << 20;
 
 /// Along which dimension a sub-model slices a matrix; decides its layout.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Cut {
     /// By output features: Q, K, V, gate, up, embedding, output.
     Rows,
@@ -103,7 +103,17 @@ fn all_tensors(model: &Model) -> impl Iterator<Item = &TensorInfo> {
     [&t.embed].into_iter().chain(layers).chain(t.output.as_ref())
 }
 
-fn weight_format(dtype: DType) -> WeightFormat {
+/// The matrices that a pass multiplies with, how each is cut, and whether it is that of the logits.
+pub(crate) fn products(model: &Model) -> impl Iterator<Item = (&TensorInfo, Cut, bool)> {
+    let t = &model.tensors;
+    let layers = t.layers.iter().flat_map(|l| {
+        let rows = [&l.q, &l.k, &l.v, &l.gate, &l.up].map(|m| (m, Cut::Rows, false));
+        rows.into_iter().chain([&l.o, &l.down].map(|m| (m, Cut::Cols, false)))
+    });
+    layers.chain([(t.output.as_ref().unwrap_or(&t.embed), Cut::Rows, true)])
+}
+
+pub(crate) fn weight_format(dtype: DType) -> WeightFormat {
     match dtype {
         DType::F32 => WeightFormat::F32,
         DType::F16 => WeightFormat::F16,

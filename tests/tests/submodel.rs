@@ -112,15 +112,7 @@ fn cuts_that_do_not_fit_are_refused() {
 fn cost(engine: &mut Engine, tokens: &[u32], level: u32) -> Counters {
     let before = engine.counters();
     block_on(engine.logits(tokens, &[tokens.len() - 1], level, 0)).expect("logits");
-    let after = engine.counters();
-    Counters {
-        buffers: after.buffers - before.buffers,
-        buffer_bytes: after.buffer_bytes - before.buffer_bytes,
-        written_bytes: after.written_bytes - before.written_bytes,
-        read_bytes: after.read_bytes - before.read_bytes,
-        prepared: after.prepared - before.prepared,
-        submits: after.submits - before.submits,
-    }
+    engine.counters().since(&before)
 }
 
 /// Switching allocates nothing and writes no weight: the bytes written are those of any other run.
