@@ -83,6 +83,15 @@ pub enum BindingKind {
     ReadWrite,
 }
 
+impl Variant {
+    /// Names that the preprocessor takes as defined when it expands this variant.
+    pub fn defines(&self) -> std::collections::BTreeSet<String> {
+        let features = [(self.subgroups, "SUBGROUPS"), (self.f16, "F16"), (self.kv32, "KV32")];
+        let features = features.into_iter().filter(|(has, _)| *has).map(|(_, name)| name.to_owned());
+        features.chain(self.format.map(|format| format!("W_{}", format.name().to_uppercase()))).collect()
+    }
+}
+
 include!(concat!(env!("OUT_DIR"), "/variants.rs"));
 
 /// The variant of that name.
