@@ -74,10 +74,10 @@ async fn measure(backend: &mut Backend, x: Slice, y: Slice, count: u32) -> Resul
     for _ in 0..ROUNDS {
         buffer_ns = buffer_ns.min(backend.time_copy(x, y, 4).await?);
     }
-    // Eight chains of four multiply-adds; four chains of four dot products.
-    let f32_gflop_s = bed.rate(backend, "roof_fma", threads, 64.0).await?;
+    // Sixteen steps of four multiply-adds a turn; four of four dot products.
+    let f32_gflop_s = bed.rate(backend, "roof_fma", threads, 128.0).await?;
     let has_half = variant("roof_fma.f16").is_some_and(|v| backend.runs(v));
-    let f16_gflop_s = if has_half { Some(bed.rate(backend, "roof_fma.f16", threads, 64.0).await?) } else { None };
+    let f16_gflop_s = if has_half { Some(bed.rate(backend, "roof_fma.f16", threads, 128.0).await?) } else { None };
     let int8_gop_s = bed.rate(backend, "roof_dot8", threads, 128.0).await?;
     let dispatch_ns = bed.best(backend, "roof_copy", 64, 0, MANY).await?;
     let timestamp_us = match backend.adapter().is_some_and(|adapter| adapter.timestamps) {

@@ -56,7 +56,7 @@ async fn cutover(
                     if late() {
                         return Ok(false);
                     }
-                    let mut runs = bed.candidate(backend, variant, *rows).await?;
+                    let mut runs = bed.candidate(backend, variant, *rows, f64::INFINITY).await?;
                     runs.again(backend).await?;
                     *total += runs.ns() * role.count as f64;
                 }

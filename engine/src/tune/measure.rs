@@ -90,13 +90,24 @@ impl Bed {
         backend.prepare(recording)
     }
 
-    /// A variant, compiled and run once, ready to be measured again and again with `rows` rows.
-    pub async fn candidate(&self, backend: &mut Backend, variant: &'static Variant, rows: usize) -> Result<Runs> {
+    /// A variant, compiled and measured with `rows` rows, ready to be measured again and again. One that is slower than
+    /// `limit_ns` at first sight is left at that.
+    pub async fn candidate(
+        &self,
+        backend: &mut Backend,
+        variant: &'static Variant,
+        rows: usize,
+        limit_ns: f64,
+    ) -> Result<Runs> {
         assert!(rows <= self.rows, "{rows} rows in a bed for {}", self.rows);
         let step = Step { rows: rows as u32, ..Step::default() };
         let one = self.prepare(backend, variant, 1)?;
-        backend.time(&step, &[&one]).await?;
+        // Drivers compile at the first dispatch; for that a row is enough.
+        backend.time(&Step { rows: 1, ..step }, &[&one]).await?;
         let ns = backend.time(&step, &[&one]).await?;
+        if ns * self.scale > limit_ns {
+            return Ok(Runs { prepared: one, repeats: 1, step, scale: self.scale, times: vec![ns * self.scale] });
+        }
         let repeats = (SUBMISSION_NS / ns.max(1.0)).ceil().clamp(1.0, MOST_REPEATS as f64) as usize;
         let (prepared, times) = if repeats == 1 {
             (one, vec![ns * self.scale])

@@ -4,13 +4,21 @@ use concertina_shaders::{Role, VARIANTS, Variant};
 use web_time::{Duration, Instant};
 
 use super::measure::{Bed, Runs};
-use super::{Choice, MatrixRole, Parity, Table, cutover, parity};
+use super::{Choice, Family, MatrixRole, Parity, Table, cutover, parity};
 use crate::{Backend, Error, Result};
 
 /// Rounds of measurement of the candidates of a role, in turn, so that a disturbance hits all alike.
 const ROUNDS: usize = 5;
-/// A candidate this many times slower than the best after its first round is not measured again.
+/// More of them for the candidates that are close to the best.
+const CONFIRM: usize = 4;
+/// Rounds after which a time is believed: before, other work on the machine may have had its hand in it.
+const SURE: usize = 3;
+/// A candidate this many times slower than the best is not measured again, whatever disturbed it.
+const FAR_OFF: f64 = 4.0;
+/// One this many times slower after it is believed is not measured again.
 const HOPELESS: f64 = 1.5;
+/// Candidates within this factor of the best are close to it.
+const CLOSE: f64 = 1.2;
 
 /// A variant in a role.
 #[derive(Debug, Clone)]
@@ -127,7 +135,10 @@ impl Tuner {
 
     async fn role(&mut self, backend: &mut Backend, role: &MatrixRole, late: &dyn Fn() -> bool) -> Result<RoleReport> {
         let fits = |v: &&&'static Variant| v.format == Some(role.shape.format) && backend.runs(v);
-        let variants: Vec<&'static Variant> = self.variants.iter().filter(fits).copied().collect();
+        let mut variants: Vec<&'static Variant> = self.variants.iter().filter(fits).copied().collect();
+        // Likely ones first: what is far behind them is soon left alone.
+        let many = role.family != Family::Narrow;
+        variants.sort_by_key(|v| ((v.group[1] > 1) != many, !v.subgroups));
         let bed = Bed::new(backend, role, role.rows).await?;
         let done = self.candidates(backend, role, &variants, &bed, late).await;
         bed.free(backend);
@@ -144,10 +155,11 @@ impl Tuner {
     ) -> Result<Vec<Candidate>> {
         let mut found: Vec<(Candidate, Option<Runs>)> = Vec::new();
         for variant in variants {
+            let best = found.iter().filter_map(|(c, _)| c.ns).fold(f64::INFINITY, f64::min);
             let mut parity = self.check(backend, variant).await?;
             let runs = match &parity {
                 Err(_) => None,
-                Ok(_) => match bed.candidate(backend, variant, role.rows).await {
+                Ok(_) => match bed.candidate(backend, variant, role.rows, FAR_OFF * best).await {
                     Ok(runs) => Some(runs),
                     Err(lost @ Error::DeviceLost(_)) => return Err(lost),
                     Err(refused) => {
@@ -158,11 +170,21 @@ impl Tuner {
             };
             found.push((Candidate { variant, ns: runs.as_ref().map(Runs::ns), parity }, runs));
         }
-        for _ in 1..ROUNDS {
-            let best = found.iter().filter_map(|(c, _)| c.ns).fold(f64::INFINITY, f64::min);
+        let best = |found: &[(Candidate, Option<Runs>)]| {
+            found.iter().filter_map(|(c, _)| c.ns).fold(f64::INFINITY, f64::min)
+        };
+        for round in 1..ROUNDS + CONFIRM {
+            let factor = match round {
+                _ if round < SURE => FAR_OFF,
+                _ if round < ROUNDS => HOPELESS,
+                // What is nearly as fast as the best is measured some more, so that noise decides less.
+                _ => CLOSE,
+            };
+            let limit = factor * best(&found);
             for (candidate, runs) in &mut found {
-                // Late is late only after every candidate had its first turn.
-                let Some(runs) = runs.as_mut().filter(|runs| runs.ns() <= HOPELESS * best && !late()) else { continue };
+                // Late is late only after every candidate had its first turns.
+                let on_time = round < SURE || !late();
+                let Some(runs) = runs.as_mut().filter(|runs| runs.ns() <= limit && on_time) else { continue };
                 runs.again(backend).await?;
                 candidate.ns = Some(runs.ns());
             }
