@@ -54,28 +54,28 @@ fn draw_roofline(svg: &mut String, adapter: &str, c: &Ceilings, passes: &[(&str,
     for (gb_s, name) in [(c.copy_gb_s, "copy kernel"), (c.buffer_copy_gb_s, "buffer copy")] {
         let ends = [(x.0.max(y.0 / gb_s)), (top / gb_s).min(x.1)].map(|x| (x, x * gb_s));
         chart.draw_series(LineSeries::new(ends, GREY.stroke_width(2)))?;
-        let at = (ends[0].0, ends[0].1);
-        // Beside the line's foot, one above the other.
-        let down = if gb_s == c.gb_s() { -34 } else { -14 };
-        let label = EmptyElement::at(at)
-            + Text::new(format!("{name} {gb_s:.1} GB/s"), (26, down), ("sans-serif", 13).into_font().color(&GREY));
+        // Below the line, right of its foot.
+        let style = ("sans-serif", 13).into_font().color(&GREY);
+        let label = EmptyElement::at(ends[0]) + Text::new(format!("{name} {gb_s:.1} GB/s"), (22, -12), style);
         chart.draw_series([label])?;
     }
     let levels = [(Some(c.f32_gflop_s), "f32"), (c.f16_gflop_s, "f16"), (Some(c.int8_gop_s), "int8 dot")];
-    for (rate, name) in levels.into_iter().filter_map(|(rate, name)| Some((rate?, name))) {
+    for (i, (rate, name)) in levels.into_iter().filter_map(|(rate, name)| Some((rate?, name))).enumerate() {
         let from = (rate / c.gb_s()).clamp(x.0, x.1);
         chart.draw_series(LineSeries::new([(from, rate), (x.1, rate)], GREY.stroke_width(2)))?;
         let style = ("sans-serif", 13).into_font().color(&GREY);
-        let label = EmptyElement::at((x.1, rate)) + Text::new(format!("{name} {rate:.0}"), (-110, -17), style);
+        let label = EmptyElement::at((x.1, rate)) + Text::new(format!("{name} {rate:.0}"), (-90 - 100 * i as i32, -17), style);
         chart.draw_series([label])?;
     }
     for (i, point) in points.iter().enumerate() {
         let colour = COLOURS[point.pass % COLOURS.len()];
         let radius = 4 + (14.0 * point.row.share.sqrt()) as i32;
+        // In turn to the right and to the left: neighbours in the list are often neighbours in the picture.
+        let beside = if i % 2 == 0 { (radius + 1, -13) } else { (-radius - 16, -1) };
         let mark = EmptyElement::at(point.at)
             + Circle::new((0, 0), radius, colour.mix(0.35).filled())
             + Circle::new((0, 0), radius, colour.stroke_width(1))
-            + Text::new(format!("{}", i + 1), (radius + 1, -13), ("sans-serif", 13).into_font().color(&colour));
+            + Text::new(format!("{}", i + 1), beside, ("sans-serif", 13).into_font().color(&colour));
         chart.draw_series([mark])?;
     }
     list(&right, passes, &points)?;
