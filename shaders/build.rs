@@ -89,18 +89,9 @@ fn main() {
     fs::write(out.join("variants.rs"), table).unwrap();
 }
 
-fn emit(
-    root: &Path,
-    out: &Path,
-    name: &str,
-    kernel: &Kernel,
-    form: &Form<'_>,
-    table: &mut String,
-    hash: &mut Fnv,
-) {
+fn emit(root: &Path, out: &Path, name: &str, kernel: &Kernel, form: &Form<'_>, table: &mut String, hash: &mut Fnv) {
     let Form { format, feature, tile } = *form;
-    let variant =
-        [Some(name), format, feature, tile.map(|t| t.0)].into_iter().flatten().collect::<Vec<_>>().join(".");
+    let variant = [Some(name), format, feature, tile.map(|t| t.0)].into_iter().flatten().collect::<Vec<_>>().join(".");
     let mut defines = BTreeSet::new();
     defines.extend(format.map(|f| format!("W_{}", f.to_uppercase())));
     defines.extend(feature.map(str::to_uppercase));

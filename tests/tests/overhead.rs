@@ -25,7 +25,11 @@ fn a_decoded_token_is_one_submission_and_makes_nothing() {
         answer(&mut engine, 2); // makes what stays
         let (short, long) = (answer(&mut engine, 1), answer(&mut engine, 1 + TOKENS as usize));
         let steps = long.since(&short);
-        assert_eq!((steps.buffers, steps.bind_groups, steps.pipelines, steps.prepared), (0, 0, 0, 0), "{arch}: {steps:?}");
+        assert_eq!(
+            (steps.buffers, steps.bind_groups, steps.pipelines, steps.prepared),
+            (0, 0, 0, 0),
+            "{arch}: {steps:?}"
+        );
         assert_eq!((steps.submits, steps.writes, steps.read_bytes), (TOKENS, TOKENS, 4 * TOKENS), "{arch}: {steps:?}");
         assert!(steps.dispatches > 0 && steps.dispatches.is_multiple_of(TOKENS), "{arch}: {steps:?}");
     }

@@ -96,10 +96,12 @@ pub fn matrix_roles(model: &Model, wide_rows: usize) -> Vec<MatrixRole> {
         };
         // Only a few rows of a batch get logits.
         let of_layers = move |head: bool| family != Family::Wide || !head;
-        shapes
-            .iter()
-            .filter(move |(_, _, head)| of_layers(*head))
-            .map(move |(shape, count, _)| MatrixRole { shape: *shape, family, rows, count: *count })
+        shapes.iter().filter(move |(_, _, head)| of_layers(*head)).map(move |(shape, count, _)| MatrixRole {
+            shape: *shape,
+            family,
+            rows,
+            count: *count,
+        })
     };
     // A few rows last: the least common, so what is left out first where time is short.
     [Family::Narrow, Family::Wide, Family::Few].into_iter().flat_map(role).collect()

@@ -40,12 +40,7 @@ pub struct Table {
 
 impl Default for Table {
     fn default() -> Self {
-        Self {
-            choices: Vec::new(),
-            few_from: DEFAULT_FEW_FROM,
-            wide_from: DEFAULT_WIDE_FROM,
-            cutovers: false,
-        }
+        Self { choices: Vec::new(), few_from: DEFAULT_FEW_FROM, wide_from: DEFAULT_WIDE_FROM, cutovers: false }
     }
 }
 
@@ -168,7 +163,9 @@ mod tests {
         assert!(back.complete(&roles));
         assert!(Table::from_text(&text, "another driver", &roles).is_none());
         assert!(Table::from_text(&text, "k", &roles[..1]).is_none(), "a role that is not the model's");
-        for (from, to) in [("matvec.q4_1", "matvec.q4_9"), ("matvec.q4_1", "matvec.q8_0"), ("\"wide_from\": 9", "\"x\": 9")] {
+        for (from, to) in
+            [("matvec.q4_1", "matvec.q4_9"), ("matvec.q4_1", "matvec.q8_0"), ("\"wide_from\": 9", "\"x\": 9")]
+        {
             assert!(text.contains(from), "{from}: {text}");
             assert!(Table::from_text(&text.replace(from, to), "k", &roles).is_none(), "{from} to {to}");
         }

@@ -170,9 +170,8 @@ impl Tuner {
             };
             found.push((Candidate { variant, ns: runs.as_ref().map(Runs::ns), parity }, runs));
         }
-        let best = |found: &[(Candidate, Option<Runs>)]| {
-            found.iter().filter_map(|(c, _)| c.ns).fold(f64::INFINITY, f64::min)
-        };
+        let best =
+            |found: &[(Candidate, Option<Runs>)]| found.iter().filter_map(|(c, _)| c.ns).fold(f64::INFINITY, f64::min);
         for round in 1..ROUNDS + CONFIRM {
             let factor = match round {
                 _ if round < SURE => FAR_OFF,

@@ -50,7 +50,8 @@ impl Overhead {
     /// Of `tokens` tokens: what `more` was counted for beyond `less`, which did all but them.
     pub fn of(less: &Counters, more: &Counters, tokens: usize) -> Self {
         // A tenth is as much as anybody reads.
-        let each = |less: u64, more: u64| (10.0 * more.saturating_sub(less) as f64 / tokens.max(1) as f64).round() / 10.0;
+        let each =
+            |less: u64, more: u64| (10.0 * more.saturating_sub(less) as f64 / tokens.max(1) as f64).round() / 10.0;
         Self {
             dispatches: each(less.dispatches, more.dispatches),
             submits: each(less.submits, more.submits),

@@ -85,14 +85,17 @@ pub fn run(global: &GlobalArgs, args: &KernelsArgs) -> Result<()> {
         return watch::watch(&mut session.engine, directory, args.looks);
     }
     let ceilings = pollster::block_on(session.engine.ceilings())?;
-    let passes = [(format!("decode after {context} tokens"), context + 1, 1), (format!("prefill of {prefill}"), prefill, prefill)]
-        .into_iter()
-        .map(|(name, tokens, rows)| {
-            let tokens = prompt(session.engine.tokenizer(), tokens)?;
-            let passes = pollster::block_on(session.engine.profile(&tokens, rows, LEVEL, args.passes as usize))?;
-            Ok(Pass { name, rows, passes })
-        })
-        .collect::<Result<Vec<Pass>>>()?;
+    let passes = [
+        (format!("decode after {context} tokens"), context + 1, 1),
+        (format!("prefill of {prefill}"), prefill, prefill),
+    ]
+    .into_iter()
+    .map(|(name, tokens, rows)| {
+        let tokens = prompt(session.engine.tokenizer(), tokens)?;
+        let passes = pollster::block_on(session.engine.profile(&tokens, rows, LEVEL, args.passes as usize))?;
+        Ok(Pass { name, rows, passes })
+    })
+    .collect::<Result<Vec<Pass>>>()?;
     tell(&session, args, &ceilings, &passes)?;
     if let Some(path) = &args.trace {
         write(path, &trace::trace(&passes).to_string())?;
@@ -122,8 +125,7 @@ fn tell(session: &Session, args: &KernelsArgs, ceilings: &Ceilings, passes: &[Pa
     let mut out = std::io::stdout().lock();
     let c = ceilings;
     if args.json {
-        let passes: Vec<_> =
-            passes.iter().map(|pass| as_json(pass, &pass.rows(ceilings, &table), ceilings)).collect();
+        let passes: Vec<_> = passes.iter().map(|pass| as_json(pass, &pass.rows(ceilings, &table), ceilings)).collect();
         let report = json!({
             "kind": "kernels", "adapter": session.engine.adapter(), "model": session.model_name(), "exact": args.exact,
             "tuned_roles": table.choices.len(),
@@ -144,12 +146,19 @@ fn tell(session: &Session, args: &KernelsArgs, ceilings: &Ceilings, passes: &[Pa
         "ceilings: copy kernel {:.1} GB/s, buffer copy {:.1} GB/s; f32 {:.1} GFLOP/s, f16 {half} GFLOP/s, int8 dot {:.1} Gop/s",
         c.copy_gb_s, c.buffer_copy_gb_s, c.f32_gflop_s, c.int8_gop_s
     )?;
-    writeln!(out, "an empty dispatch takes {:.1} us, a timestamp after it {:.1} us more", c.dispatch_us, c.timestamp_us)?;
+    writeln!(
+        out,
+        "an empty dispatch takes {:.1} us, a timestamp after it {:.1} us more",
+        c.dispatch_us, c.timestamp_us
+    )?;
     for pass in passes {
         write!(out, "{}", text(pass, &pass.rows(ceilings, &table)))?;
         let stamps = c.timestamp_us * pass.dispatches() as f64 / 1e3;
         let inferred = pass.ns() / 1e6 - stamps;
-        writeln!(out, "  timestamps take {stamps:.1} ms of this; without them {inferred:.1} ms (inferred, not measured)")?;
+        writeln!(
+            out,
+            "  timestamps take {stamps:.1} ms of this; without them {inferred:.1} ms (inferred, not measured)"
+        )?;
     }
     if table.choices.is_empty() {
         writeln!(out, "\nnothing was tuned here, so \"best\" is not known: see `concertina tune --help`")?;

@@ -64,7 +64,8 @@ fn draw_roofline(svg: &mut String, adapter: &str, c: &Ceilings, passes: &[(&str,
         let from = (rate / c.gb_s()).clamp(x.0, x.1);
         chart.draw_series(LineSeries::new([(from, rate), (x.1, rate)], GREY.stroke_width(2)))?;
         let style = ("sans-serif", 13).into_font().color(&GREY);
-        let label = EmptyElement::at((x.1, rate)) + Text::new(format!("{name} {rate:.0}"), (-90 - 100 * i as i32, -17), style);
+        let label =
+            EmptyElement::at((x.1, rate)) + Text::new(format!("{name} {rate:.0}"), (-90 - 100 * i as i32, -17), style);
         chart.draw_series([label])?;
     }
     for (i, point) in points.iter().enumerate() {
@@ -111,7 +112,11 @@ fn bounds(c: &Ceilings, points: &[Point<'_>]) -> ((f64, f64), (f64, f64)) {
     ((x.0 / 2.0, x.1 * 2.0), (y.0 / 2.0, y.1 * 3.0))
 }
 
-fn list(area: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>, passes: &[(&str, Vec<Row>)], points: &[Point<'_>]) -> Drawn {
+fn list(
+    area: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>,
+    passes: &[(&str, Vec<Row>)],
+    points: &[Point<'_>],
+) -> Drawn {
     let mut y = 20;
     for (pass, (name, _)) in passes.iter().enumerate() {
         let colour = COLOURS[pass % COLOURS.len()];
@@ -172,8 +177,7 @@ fn draw_history(svg: &mut String, runs: &[Run]) -> Drawn {
         .draw()?;
     for (i, name) in last.names.iter().enumerate() {
         let colour = COLOURS[i % COLOURS.len()];
-        let points: Vec<(f64, f64)> =
-            runs.iter().enumerate().map(|(at, run)| (at as f64 + 1.0, run.ms[i])).collect();
+        let points: Vec<(f64, f64)> = runs.iter().enumerate().map(|(at, run)| (at as f64 + 1.0, run.ms[i])).collect();
         let label = format!("{name}: {:.1} ms", last.ms[i]);
         chart
             .draw_series(LineSeries::new(points.iter().copied(), colour.stroke_width(2)))?

@@ -1,8 +1,8 @@
 //! Dispatches of a pass, gathered by kernel and shape.
 
+use concertina::shaders::Role;
 use concertina::tune::{Family, Shape, Table};
 use concertina::{Ceilings, Dispatch};
-use concertina::shaders::Role;
 use serde_json::{Value, json};
 
 use crate::data::stats::median;

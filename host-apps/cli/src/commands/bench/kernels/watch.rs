@@ -72,7 +72,8 @@ fn expand(
     files: &mut BTreeMap<String, std::result::Result<String, String>>,
 ) -> std::result::Result<String, String> {
     let mut load = |stem: &str| {
-        let read = || std::fs::read_to_string(directory.join(format!("{stem}.wgsl"))).map_err(|e| format!("{stem}.wgsl: {e}"));
+        let read =
+            || std::fs::read_to_string(directory.join(format!("{stem}.wgsl"))).map_err(|e| format!("{stem}.wgsl: {e}"));
         files.entry(stem.to_owned()).or_insert_with(read).clone()
     };
     let root = load(variant.file)?;
