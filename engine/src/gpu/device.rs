@@ -259,7 +259,6 @@ impl Gpu {
                 constants: &constants,
                 // wgpu zeroes buffers; workgroup memory is always written before it is read.
                 zero_initialize_workgroup_memory: false,
-                ..Default::default()
             },
             cache: None,
         });

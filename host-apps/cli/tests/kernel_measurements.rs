@@ -87,7 +87,7 @@ fn kernels_are_told_drawn_and_remembered() {
         pair[0]["tid"] != pair[1]["tid"]
             || number(pair[0], "ts") + number(pair[0], "dur") <= number(pair[1], "ts") + 1e-3
     };
-    assert!(whole.windows(2).all(|pair| ends_before_next(pair)));
+    assert!(whole.windows(2).all(ends_before_next));
     for (file, word) in [(svg, "operations a byte"), (path("kernels.svg"), "1 runs on")] {
         let svg = std::fs::read_to_string(&file).unwrap();
         assert!(svg.contains("<svg") && svg.trim_end().ends_with("</svg>") && svg.contains(word), "{file}");
