@@ -56,7 +56,7 @@ fn draw_roofline(svg: &mut String, adapter: &str, c: &Ceilings, passes: &[(&str,
         chart.draw_series(LineSeries::new(ends, GREY.stroke_width(2)))?;
         // Below the line, right of its foot.
         let style = ("sans-serif", 13).into_font().color(&GREY);
-        let label = EmptyElement::at(ends[0]) + Text::new(format!("{name} {gb_s:.1} GB/s"), (22, -12), style);
+        let label = EmptyElement::at(ends[0]) + Text::new(format!("{name} {gb_s:.1} GB/s"), (30, 3), style);
         chart.draw_series([label])?;
     }
     let levels = [(Some(c.f32_gflop_s), "f32"), (c.f16_gflop_s, "f16"), (Some(c.int8_gop_s), "int8 dot")];
@@ -156,14 +156,15 @@ fn draw_history(svg: &mut String, runs: &[Run]) -> Drawn {
     let root = SVGBackend::with_string(svg, (960, 540)).into_drawing_area();
     root.fill(&WHITE)?;
     let Some(last) = runs.last() else { return Ok(()) };
-    let most = runs.iter().flat_map(|run| &run.ms).copied().fold(1e-3, f64::max);
+    let (least, most) =
+        runs.iter().flat_map(|run| &run.ms).fold((f64::INFINITY, 1e-3), |(a, b): (f64, f64), ms| (a.min(*ms), b.max(*ms)));
     let end = (runs.len() as f64).max(2.0);
     let mut chart = ChartBuilder::on(&root)
         .caption(format!("{} runs on {}", runs.len(), last.adapter), ("sans-serif", 18))
         .margin(16)
         .x_label_area_size(46)
         .y_label_area_size(64)
-        .build_cartesian_2d(0.5..end + 0.5, 0.0..most * 1.15)?;
+        .build_cartesian_2d(0.5..end + 0.5, (least.clamp(1e-3, most) / 2.0..most * 2.0).log_scale())?;
     chart
         .configure_mesh()
         .bold_line_style(PALE)
@@ -172,6 +173,7 @@ fn draw_history(svg: &mut String, runs: &[Run]) -> Drawn {
         .y_desc("ms of dispatches, timestamps included")
         .x_labels(runs.len().clamp(2, 20))
         .x_label_formatter(&|v| format!("{v:.0}"))
+        .y_label_formatter(&|v| number(*v))
         .axis_desc_style(("sans-serif", 15))
         .label_style(("sans-serif", 13))
         .draw()?;
@@ -187,7 +189,7 @@ fn draw_history(svg: &mut String, runs: &[Run]) -> Drawn {
     }
     chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::LowerRight)
+        .position(SeriesLabelPosition::MiddleLeft)
         .background_style(WHITE.mix(0.9))
         .border_style(PALE)
         .label_font(("sans-serif", 14))
