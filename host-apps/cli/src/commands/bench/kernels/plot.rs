@@ -156,8 +156,10 @@ fn draw_history(svg: &mut String, runs: &[Run]) -> Drawn {
     let root = SVGBackend::with_string(svg, (960, 540)).into_drawing_area();
     root.fill(&WHITE)?;
     let Some(last) = runs.last() else { return Ok(()) };
-    let (least, most) =
-        runs.iter().flat_map(|run| &run.ms).fold((f64::INFINITY, 1e-3), |(a, b): (f64, f64), ms| (a.min(*ms), b.max(*ms)));
+    let (least, most) = runs
+        .iter()
+        .flat_map(|run| &run.ms)
+        .fold((f64::INFINITY, 1e-3), |(a, b): (f64, f64), ms| (a.min(*ms), b.max(*ms)));
     let end = (runs.len() as f64).max(2.0);
     let mut chart = ChartBuilder::on(&root)
         .caption(format!("{} runs on {}", runs.len(), last.adapter), ("sans-serif", 18))
