@@ -25,6 +25,32 @@ struct Kernel {
     #[serde(default)]
     subgroup: u32,
     group: [u32; 2],
+    file: Option<String>,
+    role: Option<Role>,
+    #[serde(default)]
+    inexact: bool,
+    #[serde(default)]
+    tiles: BTreeMap<String, Tile>,
+}
+
+#[derive(Clone, Copy, Debug, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Role {
+    Matrix,
+    Ceiling,
+}
+
+#[derive(serde::Deserialize)]
+struct Tile {
+    group: [u32; 2],
+    constants: BTreeMap<String, u32>,
+}
+
+/// What makes one variant of a kernel.
+struct Form<'a> {
+    format: Option<&'a str>,
+    feature: Option<&'a str>,
+    tile: Option<(&'a str, &'a Tile)>,
 }
 
 fn main() {
@@ -37,6 +63,7 @@ fn main() {
         toml::from_str(&fs::read_to_string(root.join("variants.toml")).unwrap()).expect("variants.toml");
 
     let mut table = String::from("/// Every variant of every kernel.\npub static VARIANTS: &[Variant] = &[\n");
+    let mut hash = Fnv::default();
     for (name, kernel) in &catalogue.kernel {
         let formats: Vec<Option<&str>> = match kernel.formats.as_deref() {
             None => vec![None],
@@ -44,32 +71,34 @@ fn main() {
             Some(other) => panic!("variants.toml: kernel {name}: formats = {other:?}; only \"all\" is known"),
         };
         let features = std::iter::once(None).chain(kernel.features.iter().map(|f| Some(f.as_str())));
+        let tiles: Vec<_> =
+            std::iter::once(None).chain(kernel.tiles.iter().map(|(name, tile)| Some((name.as_str(), tile)))).collect();
         for feature in features {
             for format in &formats {
-                emit(&root, &out, name, kernel, *format, feature, &mut table);
+                for tile in &tiles {
+                    let form = Form { format: *format, feature, tile: *tile };
+                    emit(&root, &out, name, kernel, &form, &mut table, &mut hash);
+                }
             }
         }
     }
+    hash.add(&table);
     table.push_str("];\n");
+    writeln!(table, "/// Changes when any variant does: what was measured with other sources does not hold.").unwrap();
+    writeln!(table, "pub const SOURCES_HASH: u64 = {:#x};", hash.0).unwrap();
     fs::write(out.join("variants.rs"), table).unwrap();
 }
 
-fn emit(
-    root: &Path,
-    out: &Path,
-    name: &str,
-    kernel: &Kernel,
-    format: Option<&str>,
-    feature: Option<&str>,
-    table: &mut String,
-) {
-    let variant = [Some(name), format, feature].into_iter().flatten().collect::<Vec<_>>().join(".");
+fn emit(root: &Path, out: &Path, name: &str, kernel: &Kernel, form: &Form<'_>, table: &mut String, hash: &mut Fnv) {
+    let Form { format, feature, tile } = *form;
+    let variant = [Some(name), format, feature, tile.map(|t| t.0)].into_iter().flatten().collect::<Vec<_>>().join(".");
     let mut defines = BTreeSet::new();
     defines.extend(format.map(|f| format!("W_{}", f.to_uppercase())));
     defines.extend(feature.map(str::to_uppercase));
 
     let wgsl = root.join("wgsl");
-    let text = fs::read_to_string(wgsl.join(format!("{name}.wgsl"))).unwrap_or_else(|e| panic!("{name}.wgsl: {e}"));
+    let stem = kernel.file.as_deref().unwrap_or(name);
+    let text = fs::read_to_string(wgsl.join(format!("{stem}.wgsl"))).unwrap_or_else(|e| panic!("{stem}.wgsl: {e}"));
     let mut load = |import: &str| {
         fs::read_to_string(wgsl.join(format!("{import}.wgsl"))).map_err(|e| format!("#import {import}: {e}"))
     };
@@ -86,25 +115,52 @@ fn emit(
         .find(|e| e.name == *name)
         .unwrap_or_else(|| panic!("{variant}: no entry point named {name}"));
 
+    let constants: Vec<(&str, u32)> =
+        tile.iter().flat_map(|(_, t)| &t.constants).map(|(name, value)| (name.as_str(), *value)).collect();
+    for (constant, _) in &constants {
+        let known = module.overrides.iter().any(|(_, o)| o.name.as_deref() == Some(constant));
+        assert!(known, "{variant}: the WGSL has no override named {constant}");
+    }
+    hash.add(&source);
     let file = format!("{variant}.wgsl");
     fs::write(out.join(&file), &source).unwrap();
     let format = format.map_or("None".into(), |f| format!("Some(WeightFormat::{})", f.to_uppercase()));
     write!(
         table,
-        "Variant {{ kernel: {name:?}, name: {variant:?}, format: {format}, subgroups: {}, f16: {}, kv32: {}, min_subgroup: {}, workgroup: {:?}, group: {:?}, \
+        "Variant {{ kernel: {name:?}, name: {variant:?}, file: {stem:?}, role: Role::{}, inexact: {}, constants: &{constants:?}, \
+         format: {format}, subgroups: {}, f16: {}, kv32: {}, min_subgroup: {}, workgroup: {:?}, group: {:?}, \
          params: {:?}, source: include_str!(concat!(env!(\"OUT_DIR\"), \"/{file}\")),\n  members: &[{}],\n  bindings: &[{}],\n  overrides: &[{}] }},\n",
+        kernel.role.map_or("Other".into(), |role| format!("{role:?}")),
+        kernel.inexact,
         feature == Some("subgroups"),
         feature == Some("f16"),
         feature == Some("kv32"),
         if feature == Some("subgroups") { kernel.subgroup } else { 0 },
         entry.workgroup_size,
-        kernel.group,
+        tile.map_or(kernel.group, |(_, t)| t.group),
         kernel.params,
         members(&module, "params"),
         bindings(&module, &variant),
         overrides(&module, &variant),
     )
     .unwrap();
+}
+
+/// The hash of Fowler, Noll and Vo: whether a cache is stale needs no more than that.
+struct Fnv(u64);
+
+impl Default for Fnv {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Fnv {
+    fn add(&mut self, text: &str) {
+        for byte in text.bytes() {
+            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+        }
+    }
 }
 
 /// The members of the uniform struct that is bound as `global`.
@@ -129,14 +185,16 @@ fn members(module: &naga::Module, global: &str) -> String {
     text
 }
 
-/// The `override` constants: u32s named like a member of the params, in capitals.
+/// The `override` constants that are named like a member of the params, in capitals. The others are numbers of a tile.
 fn overrides(module: &naga::Module, variant: &str) -> String {
     let members = members(module, "params");
     let mut text = String::new();
     for (_, constant) in module.overrides.iter() {
         let name = constant.name.as_deref().unwrap_or("");
         let member = name.to_lowercase();
-        assert!(members.contains(&format!("name: {member:?}")), "{variant}: override {name} is no member of params");
+        if !members.contains(&format!("name: {member:?}")) {
+            continue;
+        }
         assert!(
             module.types[constant.ty].inner == naga::TypeInner::Scalar(naga::Scalar::U32),
             "{variant}: override {name} is no u32"

@@ -56,18 +56,44 @@ pub struct Restrictions {
 /// What a backend was asked to do since it was opened.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Storage buffers allocated.
+    /// Buffers made, of every kind.
     pub buffers: u64,
-    /// Their bytes.
+    /// Bytes of the storage buffers that are held.
     pub buffer_bytes: u64,
-    /// Bytes written to them from the host.
+    /// Writes that the device was handed, each with a staging buffer behind it.
+    pub writes: u64,
+    /// Bytes written from the host.
     pub written_bytes: u64,
     /// Bytes read back.
     pub read_bytes: u64,
     /// Recordings made ready.
     pub prepared: u64,
+    /// Bind groups made.
+    pub bind_groups: u64,
+    /// Pipelines made.
+    pub pipelines: u64,
     /// Submissions.
     pub submits: u64,
+    /// Dispatches submitted.
+    pub dispatches: u64,
+}
+
+impl Counters {
+    /// What came to them since `before`.
+    pub fn since(&self, before: &Counters) -> Counters {
+        Counters {
+            buffers: self.buffers - before.buffers,
+            buffer_bytes: self.buffer_bytes.saturating_sub(before.buffer_bytes),
+            writes: self.writes - before.writes,
+            written_bytes: self.written_bytes - before.written_bytes,
+            read_bytes: self.read_bytes - before.read_bytes,
+            prepared: self.prepared - before.prepared,
+            bind_groups: self.bind_groups - before.bind_groups,
+            pipelines: self.pipelines - before.pipelines,
+            submits: self.submits - before.submits,
+            dispatches: self.dispatches - before.dispatches,
+        }
+    }
 }
 
 impl Backend {
@@ -165,6 +191,35 @@ impl Backend {
         }
     }
 
+    /// Free a buffer that [`Backend::alloc`] gave, and count its bytes as free.
+    pub fn release(&mut self, slice: Slice) {
+        self.free(slice.buf);
+        let counters = self.count();
+        counters.buffer_bytes = counters.buffer_bytes.saturating_sub(slice.len);
+    }
+
+    /// Forget compiled kernels that no recording holds.
+    pub fn forget_pipelines(&mut self) {
+        if let Backend::Gpu(gpu) = self {
+            gpu.forget_pipelines();
+        }
+    }
+
+    /// Write `bytes`, a whole number of words, to the beginning of a slice when the next submission begins. All that is
+    /// staged goes to the device in one piece: what each step has to write goes this way. Of a buffer that is staged to,
+    /// nothing may be written with [`Backend::write`] before the next submission.
+    ///
+    /// # Panics
+    /// If they do not fit.
+    pub fn stage(&mut self, to: Slice, bytes: &[u8]) {
+        assert!(bytes.len() as u64 <= to.len && bytes.len().is_multiple_of(4), "{} bytes into {to:?}", bytes.len());
+        self.count().written_bytes += bytes.len() as u64;
+        match self {
+            Backend::Gpu(gpu) => gpu.stage(to, bytes),
+            Backend::Cpu(cpu) => cpu.write(to, bytes),
+        }
+    }
+
     /// Write `bytes`, a whole number of words, to the beginning of a slice.
     ///
     /// # Panics
@@ -235,6 +290,33 @@ impl Backend {
                 gpu.profile(step, &prepared).await
             }
             Backend::Cpu(_) => Err(Error::Unsupported("timestamps on the CPU twins".into())),
+        }
+    }
+
+    /// Nanoseconds that a replay takes: GPU time where there are timestamps, else until the device is done with it.
+    pub async fn time(&mut self, step: &Step, recordings: &[&Prepared]) -> Result<f64> {
+        match self {
+            Backend::Gpu(gpu) => {
+                let prepared: Vec<&GpuPrepared> = recordings.iter().filter_map(|p| p.gpu()).collect();
+                gpu.time(step, &prepared).await
+            }
+            Backend::Cpu(_) => Err(Error::Unsupported("timing the CPU twins".into())),
+        }
+    }
+
+    /// Nanoseconds of a copy from one slice to another, of as many bytes as both have: the mean of `repeats`.
+    pub async fn time_copy(&mut self, from: Slice, to: Slice, repeats: u32) -> Result<f64> {
+        match self {
+            Backend::Gpu(gpu) => gpu.time_copy(from, to, repeats).await,
+            Backend::Cpu(_) => Err(Error::Unsupported("timing the CPU twins".into())),
+        }
+    }
+
+    /// What the adapter is; `None` for the CPU twins.
+    pub fn adapter(&self) -> Option<&crate::AdapterInfo> {
+        match self {
+            Backend::Gpu(gpu) => Some(gpu.info()),
+            Backend::Cpu(_) => None,
         }
     }
 

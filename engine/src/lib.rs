@@ -29,6 +29,7 @@
 
 mod api;
 mod backend;
+mod cost;
 mod cpu;
 mod error;
 mod forward;
@@ -36,12 +37,17 @@ mod gpu;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod native;
 pub mod record;
+mod roofline;
+pub mod tune;
 mod weights;
 
 pub use api::{Answer, Context, Engine, Finish, GenerateOptions, Options, Sampling};
 pub use backend::{Backend, BufferLimits, Counters, Prepared, Restrictions};
 pub use concertina_elastic::{LayerShape, LayerUnits, SubModel};
 pub use concertina_formats as formats;
+pub use concertina_shaders as shaders;
+pub use cost::Dispatch;
 pub use cpu::Cpu;
 pub use error::{Error, Result};
 pub use gpu::{AdapterInfo, Gpu, Timing, list_adapters};
+pub use roofline::{Ceilings, ceilings};

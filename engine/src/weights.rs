@@ -14,7 +14,7 @@ const STAGE_BYTES: usize = 2 << 20;
 const FLUSH_BYTES: usize = 4 << 20;
 
 /// Along which dimension a sub-model slices a matrix; decides its layout.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Cut {
     /// By output features: Q, K, V, gate, up, embedding, output.
     Rows,
@@ -107,7 +107,31 @@ fn all_tensors(model: &Model) -> impl Iterator<Item = &TensorInfo> {
     [&t.embed].into_iter().chain(layers).chain(t.output.as_ref())
 }
 
-fn weight_format(dtype: DType) -> WeightFormat {
+/// The matrices that a pass multiplies with, how each is cut, and whether it is that of the logits.
+pub(crate) fn products(model: &Model) -> impl Iterator<Item = (WeightFormat, usize, usize, Cut, bool)> {
+    let t = &model.tensors;
+    let of = |t: &TensorInfo, cut, head| (weight_format(t.dtype), t.rows, t.cols, cut, head);
+    let joined = move |tensors: &[&TensorInfo]| {
+        let mut all: Vec<_> = tensors.iter().map(|t| of(t, Cut::Rows, false)).collect();
+        if same_format(tensors) {
+            all[0].1 = tensors.iter().map(|t| t.rows).sum();
+            all.truncate(1);
+        }
+        all
+    };
+    let layers = t.layers.iter().flat_map(move |l| {
+        let rows = joined(&[&l.q, &l.k, &l.v]).into_iter().chain(joined(&[&l.gate, &l.up]));
+        rows.chain([&l.o, &l.down].map(|m| of(m, Cut::Cols, false)))
+    });
+    layers.chain([of(t.output.as_ref().unwrap_or(&t.embed), Cut::Rows, true)])
+}
+
+/// Whether rows of these can lie in one matrix.
+fn same_format(tensors: &[&TensorInfo]) -> bool {
+    tensors.iter().all(|t| (t.dtype, t.cols) == (tensors[0].dtype, tensors[0].cols))
+}
+
+pub(crate) fn weight_format(dtype: DType) -> WeightFormat {
     match dtype {
         DType::F32 => WeightFormat::F32,
         DType::F16 => WeightFormat::F16,
@@ -213,10 +237,7 @@ impl Loader<'_> {
 
     /// Matrices whose rows take turns, as one; each on its own where their formats differ.
     async fn joined(&mut self, tensors: &[&TensorInfo], runs: &[usize]) -> Result<Vec<Matrix>> {
-        let same = |t: &&TensorInfo| (t.dtype, t.cols) == (tensors[0].dtype, tensors[0].cols);
-        let turns = tensors[0].rows / runs[0];
-        let whole = tensors.iter().zip(runs).all(|(t, run)| t.rows == turns * run);
-        if tensors.iter().all(same) && whole {
+        if same_format(tensors) {
             return Ok(vec![self.rows(&Turns { tensors, runs }, Cut::Rows).await?]);
         }
         let mut matrices = Vec::new();

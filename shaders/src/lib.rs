@@ -12,4 +12,4 @@ pub mod twins;
 
 pub use layout::{PanelLayout, WeightFormat};
 pub use params::*;
-pub use table::{Binding, BindingKind, Member, Override, VARIANTS, Variant, variant};
+pub use table::{Binding, BindingKind, Member, Override, Role, SOURCES_HASH, VARIANTS, Variant, variant};

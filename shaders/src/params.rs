@@ -216,6 +216,18 @@ params! {
         pad1: u32,
     }
 
+    /// Parameters of the kernels that measure an adapter.
+    RoofParams {
+        /// Elements of x and of y: vectors of four words.
+        count: u32,
+        /// Turns of the loop.
+        turns: u32,
+        /// Padding.
+        pad0: u32,
+        /// Padding.
+        pad1: u32,
+    }
+
     /// How a context samples, as `sample` reads it from a storage buffer.
     Sampler {
         /// 0: the most likely token.

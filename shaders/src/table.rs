@@ -9,6 +9,14 @@ pub struct Variant {
     pub kernel: &'static str,
     /// Kernel, weight format and feature, joined by dots: `matvec_wide.q4_1.subgroups`.
     pub name: &'static str,
+    /// Its WGSL file before preprocessing, under `wgsl/` and without the extension.
+    pub file: &'static str,
+    /// What it may be used for in another's place.
+    pub role: Role,
+    /// Whether it rounds activations to 8 bits.
+    pub inexact: bool,
+    /// Values of `override` constants, by name: its tile.
+    pub constants: &'static [(&'static str, u32)],
     /// The weight format that it reads, if it reads weights.
     pub format: Option<WeightFormat>,
     /// Whether it needs subgroup operations.
@@ -31,16 +39,16 @@ pub struct Variant {
     pub members: &'static [Member],
     /// Bindings of group 0 in order: `step`, `params`, then the buffers.
     pub bindings: &'static [Binding],
-    /// Constants that are fixed when a pipeline is made.
+    /// Constants that are fixed when a pipeline is made, by the params of the dispatch.
     pub overrides: &'static [Override],
 }
 
 impl Variant {
-    /// Values of the overrides for a dispatch with these params, in order.
+    /// Values of [`Variant::overrides`] for a dispatch with these params, in order.
     ///
     /// # Panics
     /// If the params are shorter than the kernel's.
-    pub fn constants(&self, params: &[u8]) -> Vec<u32> {
+    pub fn specialised(&self, params: &[u8]) -> Vec<u32> {
         let value = |constant: &Override| {
             let member = self.members.iter().find(|m| m.name == constant.member).expect("checked by the build");
             bytemuck::pod_read_unaligned(&params[member.offset as usize..][..4])
@@ -57,6 +65,17 @@ pub struct Override {
     pub name: &'static str,
     /// The member of the params.
     pub member: &'static str,
+}
+
+/// What a kernel may be used for in another's place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// y = x Wᵀ: every variant of one format computes the same, and the fastest may be picked.
+    Matrix,
+    /// Measures what an adapter can do at best.
+    Ceiling,
+    /// A kernel of its own.
+    Other,
 }
 
 /// A member of a uniform struct.
@@ -88,6 +107,15 @@ pub enum BindingKind {
     ReadOnly,
     /// Storage buffer that is written.
     ReadWrite,
+}
+
+impl Variant {
+    /// Names that the preprocessor takes as defined when it expands this variant.
+    pub fn defines(&self) -> std::collections::BTreeSet<String> {
+        let features = [(self.subgroups, "SUBGROUPS"), (self.f16, "F16"), (self.kv32, "KV32")];
+        let features = features.into_iter().filter(|(has, _)| *has).map(|(_, name)| name.to_owned());
+        features.chain(self.format.map(|format| format!("W_{}", format.name().to_uppercase()))).collect()
+    }
 }
 
 include!(concat!(env!("OUT_DIR"), "/variants.rs"));

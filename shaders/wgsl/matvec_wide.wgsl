@@ -1,9 +1,9 @@
-// Eight output features a workgroup, 32 threads each, the panels dealt out among them and the partial sums added up:
+// FEATURES output features a workgroup, LANES threads each, the panels dealt out among them and the partial sums added up:
 // decode on adapters with many cores, which one thread a feature would leave idle.
 #import shared/matmul
 
-const LANES = 32u;
-const FEATURES = 8u;
+override FEATURES: u32 = 8u;    // the two make 256
+override LANES: u32 = 32u;
 // Sums of products, and of squares of x, of each thread.
 var<workgroup> partial: array<vec2<f32>, 256>;
 

@@ -12,6 +12,7 @@ use web_time::Instant;
 
 use super::context::KvState;
 use super::levels::check_level;
+use super::tuning::tuned;
 use super::{Answer, Context, Finish, GenerateOptions, Options};
 use crate::forward::{BatchRow, Capacity, Forward, OutRow, Tail, geometry};
 use crate::{Backend, Counters, Cpu, Error, Gpu, Result};
@@ -19,7 +20,7 @@ use crate::{Backend, Counters, Cpu, Error, Gpu, Result};
 /// A device with one resident model.
 pub struct Engine {
     pub(super) model: Model,
-    options: Options,
+    pub(super) options: Options,
     pub(super) device: Option<Device>,
     pub(super) generation: u64,
     /// Sub-models that were set, to be set again on a new device.
@@ -60,14 +61,15 @@ impl Engine {
         let o = &self.options;
         let spec = &self.model.spec;
         let capacity = Capacity {
-            rows: o.prefill_rows.clamp(1, 1024),
+            rows: o.rows(),
             out_rows: 16,
             context_tokens: o.context_tokens.max(1),
             contexts: o.contexts.clamp(1, 4096),
             slots: (o.kv_budget_bytes / geometry(spec, o.exact).chunk_bytes()) as usize,
             exact: o.exact,
         };
-        let mut forward = Forward::load(&mut backend, &self.model, capacity, progress).await?;
+        let table = tuned(&mut backend, &self.model, o).await?;
+        let mut forward = Forward::load(&mut backend, &self.model, capacity, table, progress).await?;
         for sub in &self.sub_models {
             forward.set_sub_model(sub.clone())?;
         }
@@ -371,7 +373,7 @@ impl Device {
             self.begin_density(context)?;
         }
         if !entries.is_empty() {
-            self.forward.set_table(&mut self.backend, base + first, &entries)?;
+            self.forward.set_table(&mut self.backend, base + first, &entries);
         }
         let from = context.table.tokens() as u32;
         let rows: Vec<BatchRow> =

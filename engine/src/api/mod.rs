@@ -7,6 +7,7 @@ mod engine;
 mod levels;
 mod options;
 mod score;
+mod tuning;
 
 pub use answer::{Answer, Finish};
 pub use context::Context;

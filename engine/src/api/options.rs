@@ -1,11 +1,14 @@
 //! What a caller can choose, with defaults that work.
 
+use std::sync::Arc;
+
 use concertina_formats::ModelSpec;
 use concertina_kv::{CHUNK_TOKENS, KvGeometry};
 use concertina_shaders::Sampler;
 
 use crate::backend::Restrictions;
 use crate::forward::geometry;
+use crate::tune::{Tune, TuneHost};
 
 /// How an engine is set up.
 #[derive(Debug, Clone)]
@@ -25,6 +28,11 @@ pub struct Options {
     /// no kernel that rounds activations to 8 bits is used (there are none yet). With f16, models with large biases on
     /// their keys (Qwen2.5) have logits that are off by up to 1 %.
     pub exact: bool,
+    /// When the matrix kernels are measured; the environment variable `CONCERTINA_TUNE` (`off`, `auto`, `full`) overrides
+    /// it.
+    pub tune: Tune,
+    /// Keeps what was measured, and hears of progress.
+    pub tune_host: Option<Arc<dyn TuneHost>>,
     /// Limits below what the device has: for tests.
     #[doc(hidden)]
     pub restrictions: Restrictions,
@@ -39,6 +47,8 @@ impl Default for Options {
             kv_budget_bytes: 256 << 20,
             prefill_rows: 128,
             exact: false,
+            tune: Tune::Auto,
+            tune_host: None,
             restrictions: Restrictions::default(),
         }
     }
@@ -51,6 +61,11 @@ impl Options {
         self.context_tokens = tokens.clamp(1, spec.context_len.max(1));
         let chunks = KvGeometry::chunks_for(self.context_tokens);
         self.kv_budget_bytes = geometry(spec, self.exact).chunk_bytes() * chunks as u64 * self.contexts.max(1) as u64;
+    }
+
+    /// Rows of a batch, at most.
+    pub(crate) fn rows(&self) -> usize {
+        self.prefill_rows.clamp(1, 1024)
     }
 
     /// Tokens whose keys and values fit `bytes` of GPU memory.

@@ -2,8 +2,8 @@
 
 use super::levels::check_level;
 use super::{Context, Engine};
-use crate::forward::{BatchRow, OutRow, Tail};
-use crate::{Error, Result, Timing};
+use crate::forward::{OutRow, Tail};
+use crate::{Error, Result};
 
 impl Engine {
     /// Logits after each of `positions`, on a fresh context that holds `tokens`; one row of `vocab` a position.
@@ -91,27 +91,10 @@ impl Engine {
         Ok(found.into_iter().flat_map(|(_, bytes)| bytemuck::pod_collect_to_vec::<u8, f32>(&bytes)).collect())
     }
 
-    /// GPU time of each dispatch for the last `rows` tokens of `tokens`, after the others were prefilled: all layers, the
-    /// head and the sampling of one token.
-    ///
-    /// # Errors
-    /// As [`Engine::logits`], and where the adapter has no timestamps.
-    pub async fn profile(&mut self, tokens: &[u32], rows: usize, level: u32) -> Result<Vec<Timing>> {
-        let rows = rows.clamp(1, tokens.len().max(1));
-        let mut context = self.context()?;
-        self.pieces(&mut context, tokens, level, rows, Tail::None, |_, _| Vec::new()).await?;
-        let device = self.device().await?;
-        let from = tokens.len() - rows;
-        let table = context.region * device.forward.capacity().chunks() as u32;
-        let batch: Vec<BatchRow> =
-            (from..tokens.len()).map(|p| BatchRow { token: Some(tokens[p]), position: p as u32, table }).collect();
-        device.forward.profile(&mut device.backend, level, &batch).await
-    }
-
     /// Make `context` hold `tokens`, of which it holds a beginning, and run piece by piece those that have no keys and
     /// values yet. `wanted(from, n)` names the positions of a piece that want a tail, each with its wanted token. Returns
     /// those positions and the tail's bytes, a piece each.
-    async fn pieces(
+    pub(super) async fn pieces(
         &mut self,
         context: &mut Context,
         tokens: &[u32],

@@ -6,11 +6,9 @@ use concertina_shaders::{Sampler, Step};
 
 use super::Forward;
 use super::buffers::RECENT;
+use crate::cost::Load;
 use crate::record::Slice;
 use crate::{Backend, Result, Timing};
-
-/// Rows up to which a batch runs the kernels made for few vectors.
-const NARROW_ROWS: usize = 2;
 
 /// One token of one context.
 #[derive(Debug, Clone, Copy)]
@@ -64,20 +62,20 @@ impl Forward {
         density: bool,
     ) -> Result<Vec<u8>> {
         assert!(!rows.is_empty() && rows.len() <= self.capacity.rows, "{} rows", rows.len());
-        let wide = rows.len() > NARROW_ROWS;
-        self.ready(backend, level, wide)?;
-        self.write_rows(backend, rows)?;
+        let family = self.kernels.family(rows.len());
+        self.ready(backend, level, family)?;
+        self.write_rows(backend, rows);
         let mut step = self.step(rows);
         step.density = u32::from(density);
         if tail == Tail::None || outs.is_empty() {
-            let layers = &self.layers[&(level, wide)];
+            let layers = &self.layers[&(level, family)];
             return backend.run(&step, &[layers], None).await;
         }
         let mut out = Vec::new();
         for (i, outs) in outs.chunks(self.capacity.out_rows).enumerate() {
-            let wide_head = outs.len() > NARROW_ROWS;
-            self.ready_head(backend, wide_head)?;
-            self.write_outs(backend, outs)?;
+            let of_head = self.kernels.family(outs.len());
+            self.ready_head(backend, of_head)?;
+            self.write_outs(backend, outs);
             step.out_rows = outs.len() as u32;
             let n = outs.len() as u64;
             let (last, read) = match tail {
@@ -85,24 +83,31 @@ impl Forward {
                 Tail::Sample => (Some(&self.sample), self.buffers.sampled.prefix(n * 4)),
                 Tail::Nll => (Some(&self.nll), self.buffers.nll.prefix(n * 4)),
             };
-            let layers = (i == 0).then(|| &self.layers[&(level, wide)]);
-            let recordings: Vec<_> = layers.into_iter().chain([&self.head[&wide_head]]).chain(last).collect();
+            let layers = (i == 0).then(|| &self.layers[&(level, family)]);
+            let recordings: Vec<_> = layers.into_iter().chain([&self.head[&of_head]]).chain(last).collect();
             out.extend(backend.run(&step, &recordings, Some(read)).await?);
         }
         Ok(out)
     }
 
     /// GPU time of each dispatch of a batch: layers, head, and sampling of its last row.
-    pub async fn profile(&mut self, backend: &mut Backend, level: u32, rows: &[BatchRow]) -> Result<Vec<Timing>> {
-        let wide = rows.len() > NARROW_ROWS;
-        self.ready(backend, level, wide)?;
-        self.ready_head(backend, false)?;
-        self.write_rows(backend, rows)?;
+    pub async fn profile(
+        &mut self,
+        backend: &mut Backend,
+        level: u32,
+        rows: &[BatchRow],
+    ) -> Result<(Vec<Timing>, Load)> {
+        let (family, of_head) = (self.kernels.family(rows.len()), self.kernels.family(1));
+        self.ready(backend, level, family)?;
+        self.ready_head(backend, of_head)?;
+        self.write_rows(backend, rows);
         let out = OutRow { row: rows.len() as u32 - 1, sampler: 0, wanted: 0, feed: u32::MAX };
-        self.write_outs(backend, &[out])?;
+        self.write_outs(backend, &[out]);
         let mut step = self.step(rows);
         step.out_rows = 1;
-        backend.profile(&step, &[&self.layers[&(level, wide)], &self.head[&false], &self.sample]).await
+        let recordings = [&self.layers[&(level, family)], &self.head[&of_head], &self.sample];
+        let timings = backend.profile(&step, &recordings).await?;
+        Ok((timings, Load { step, positions: rows.iter().map(|row| row.position).collect() }))
     }
 
     /// Set how a context samples, and the tokens that its repetition penalty looks back on: `history` ends at the token
@@ -124,10 +129,10 @@ impl Forward {
     }
 
     /// Write chunk table entries from entry `first` on.
-    pub fn set_table(&mut self, backend: &mut Backend, first: u32, entries: &[u32]) -> Result<()> {
+    pub fn set_table(&mut self, backend: &mut Backend, first: u32, entries: &[u32]) {
         let offset = self.buffers.tables.offset + 4 * u64::from(first);
         let len = 4 * entries.len() as u64;
-        backend.write(Slice { offset, len, ..self.buffers.tables }, cast_slice(entries))
+        backend.stage(Slice { offset, len, ..self.buffers.tables }, cast_slice(entries));
     }
 
     /// Set the collected shares of `count` chunks to zero.
@@ -144,7 +149,7 @@ impl Forward {
         Ok(bytemuck::pod_collect_to_vec(&bytes))
     }
 
-    fn write_rows(&mut self, backend: &mut Backend, rows: &[BatchRow]) -> Result<()> {
+    fn write_rows(&mut self, backend: &mut Backend, rows: &[BatchRow]) {
         // Runs of rows whose tokens the host knows; the others' lie on the device.
         let mut first = 0;
         for run in rows.chunk_by(|a, b| a.token.is_some() == b.token.is_some()) {
@@ -152,12 +157,12 @@ impl Forward {
             let offset = self.buffers.tokens.offset + 4 * first as u64;
             if !tokens.is_empty() {
                 let at = Slice { offset, len: 4 * tokens.len() as u64, ..self.buffers.tokens };
-                backend.write(at, cast_slice(&tokens))?;
+                backend.stage(at, cast_slice(&tokens));
             }
             first += run.len();
         }
         let places: Vec<[u32; 4]> = rows.iter().map(|row| [row.position, row.table, 0, 0]).collect();
-        backend.write(self.buffers.rows, cast_slice(&places))?;
+        backend.stage(self.buffers.rows, cast_slice(&places));
         // Angles in f64 on the host: sine and cosine of large arguments are poor on many GPUs.
         for (i, inv_freq) in self.inv_freq.iter().enumerate() {
             let angles: Vec<[f32; 2]> = rows
@@ -167,14 +172,13 @@ impl Forward {
                 .collect();
             let stride = (self.capacity.rows * self.spec.head_dim * 4) as u64;
             let at = Slice { offset: self.buffers.rope.offset + i as u64 * stride, len: stride, ..self.buffers.rope };
-            backend.write(at, cast_slice(&angles))?;
+            backend.stage(at, cast_slice(&angles));
         }
-        Ok(())
     }
 
-    fn write_outs(&mut self, backend: &mut Backend, outs: &[OutRow]) -> Result<()> {
+    fn write_outs(&mut self, backend: &mut Backend, outs: &[OutRow]) {
         let words: Vec<[u32; 4]> = outs.iter().map(|o| [o.row, o.sampler, o.wanted, o.feed]).collect();
-        backend.write(self.buffers.outs, cast_slice(&words))
+        backend.stage(self.buffers.outs, cast_slice(&words));
     }
 
     /// Splits: enough threads to fill the device, within the room for partial results.

@@ -1,14 +1,17 @@
 //! Which variant of a kernel runs on a device.
 
-use concertina_shaders::{VARIANTS, Variant, WeightFormat, variant};
+use concertina_shaders::{VARIANTS, Variant, variant};
 
 use crate::Backend;
+use crate::tune::{Family, Shape, Table};
 
 /// The choice of variants for a device.
 #[derive(Debug, Clone)]
 pub struct Kernels {
-    /// The kernel for a matrix times a row or two.
+    /// The kernel for a matrix times a row or two, where nothing was measured.
     narrow: &'static str,
+    /// What was measured.
+    table: Table,
     /// What the device runs.
     runs: Vec<&'static Variant>,
     /// Keys and values are kept as f32.
@@ -18,21 +21,37 @@ pub struct Kernels {
 }
 
 impl Kernels {
-    /// Few wide cores want one thread a few output features and no barrier, many cores want the panels dealt out.
-    pub fn for_backend(backend: &Backend, exact: bool) -> Self {
+    /// What was measured, and without it: few wide cores want one thread a few output features and no barrier, many cores
+    /// want the panels dealt out.
+    pub fn for_backend(backend: &Backend, exact: bool, table: Table) -> Self {
         let software = backend.is_software();
         Self {
             narrow: if software { "matvec" } else { "matvec_wide" },
+            table,
             exact,
             runs: VARIANTS.iter().filter(|v| backend.runs(v)).collect(),
             threads: if software { 256 } else { 16_384 },
         }
     }
 
-    /// Matrix times a few vectors, or (`wide`) times a batch.
-    pub fn matrix(&self, format: WeightFormat, wide: bool) -> &'static Variant {
-        let kernel = if wide { "matmul" } else { self.narrow };
-        self.best(&format!("{kernel}.{}", format.name()))
+    /// What was measured; without choices where nothing was.
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// The family of a batch of so many rows.
+    pub fn family(&self, rows: usize) -> Family {
+        self.table.family(rows)
+    }
+
+    /// A matrix times a batch of that family.
+    pub fn matrix(&self, shape: Shape, family: Family) -> &'static Variant {
+        let allowed = |v: &&'static Variant| self.has(v) && !(self.exact && v.inexact);
+        if let Some(measured) = self.table.pick(&shape, family).map(|choice| choice.variant).filter(allowed) {
+            return measured;
+        }
+        let kernel = if family == Family::Narrow { self.narrow } else { "matmul" };
+        self.best(&format!("{kernel}.{}", shape.format.name()))
     }
 
     /// The variant for f32 pages where there is one and they are kept, that with subgroups where there is one and the device

@@ -9,6 +9,7 @@ use concertina_shaders::{
 use super::buffers::RECENT;
 use super::{Buffers, Capacity, Kernels};
 use crate::record::{Recording, Slice, Work};
+use crate::tune::{Family, Shape};
 use crate::weights::{Cut, LayerWeights, Matrix, Weights};
 use crate::{Error, Result};
 
@@ -21,7 +22,7 @@ struct Recorder<'a> {
     spec: &'a ModelSpec,
     kernels: &'a Kernels,
     buffers: &'a Buffers,
-    wide: bool,
+    family: Family,
     recording: Recording,
 }
 
@@ -75,7 +76,8 @@ impl Recorder<'_> {
     /// y = x Wᵀ, part by part.
     fn product(&mut self, p: Product<'_>) -> Result<()> {
         let layout = &p.w.layout;
-        let variant = self.kernels.matrix(layout.format, self.wide);
+        let shape = Shape { format: layout.format, n: p.n, k: p.k, cut: p.w.cut };
+        let variant = self.kernels.matrix(shape, self.family);
         let cols = layout.format.panel_cols();
         if !p.k.is_multiple_of(cols) {
             return Err(Error::Invalid(format!("{} input features do not fill panels of {cols}", p.k)));
@@ -271,7 +273,7 @@ impl Recorder<'_> {
     /// What a product of the normed `x` takes: x and the gains for a row or two, where a dispatch costs more than norming
     /// again in each workgroup; for a batch, x normed.
     fn normed(&mut self, x: Slice, weight: Slice) -> (Slice, Option<Slice>) {
-        if !self.wide {
+        if self.family == Family::Narrow {
             return (x, Some(weight));
         }
         self.norm(x, weight, self.buffers.normed, false, false);
@@ -292,7 +294,7 @@ impl Recorder<'_> {
     }
 }
 
-/// Embedding to the last residual, for a sub-model. `wide`: for batches rather than a row or two.
+/// Embedding to the last residual, for a sub-model, with the kernels for batches of `family`.
 pub fn layers(
     spec: &ModelSpec,
     capacity: &Capacity,
@@ -300,9 +302,9 @@ pub fn layers(
     buffers: &Buffers,
     weights: &Weights,
     sub: &SubModel,
-    wide: bool,
+    family: Family,
 ) -> Result<Recording> {
-    let mut recorder = Recorder { spec, kernels, buffers, wide, recording: Recording::default() };
+    let mut recorder = Recorder { spec, kernels, buffers, family, recording: Recording::default() };
     recorder.embed(&weights.embed);
     for (i, (layer, units)) in weights.layers.iter().zip(&sub.layers).enumerate() {
         recorder.layer(i, layer, units.groups, units.neurons, capacity.rows)?;
@@ -316,9 +318,9 @@ pub fn head(
     kernels: &Kernels,
     buffers: &Buffers,
     weights: &Weights,
-    wide: bool,
+    family: Family,
 ) -> Result<Recording> {
-    let mut recorder = Recorder { spec, kernels, buffers, wide, recording: Recording::default() };
+    let mut recorder = Recorder { spec, kernels, buffers, family, recording: Recording::default() };
     let b = buffers;
     let dim = spec.dim as u32;
     let gather = GatherParams { dim, ..Default::default() };

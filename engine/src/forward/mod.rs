@@ -14,6 +14,7 @@ use std::collections::HashMap;
 use concertina_elastic::{LayerShape, SubModel};
 use concertina_formats::{Model, ModelSpec};
 
+use crate::tune::{Family, Table};
 use crate::weights::{self, Progress, Weights};
 use crate::{Backend, Error, Prepared, Result};
 
@@ -26,9 +27,9 @@ pub struct Forward {
     weights: Weights,
     inv_freq: Vec<Vec<f64>>,
     sub_models: HashMap<u32, SubModel>,
-    /// Layers by (level, wide): embedding to the last residual.
-    layers: HashMap<(u32, bool), Prepared>,
-    head: HashMap<bool, Prepared>,
+    /// Layers by (level, family): embedding to the last residual.
+    layers: HashMap<(u32, Family), Prepared>,
+    head: HashMap<Family, Prepared>,
     sample: Prepared,
     nll: Prepared,
 }
@@ -39,10 +40,11 @@ impl Forward {
         backend: &mut Backend,
         model: &Model,
         capacity: Capacity,
+        table: Table,
         progress: Progress<'_>,
     ) -> Result<Self> {
         let spec = model.spec.clone();
-        let kernels = Kernels::for_backend(backend, capacity.exact);
+        let kernels = Kernels::for_backend(backend, capacity.exact, table);
         let capacity = capacity.fitted(&spec, backend.buffer_limits())?;
         let buffers = Buffers::alloc(backend, &spec, &capacity)?;
         let weights = weights::load(backend, model, progress).await?;
@@ -62,6 +64,11 @@ impl Forward {
             sample,
             nll,
         })
+    }
+
+    /// What the kernels were picked by.
+    pub fn table(&self) -> &Table {
+        self.kernels.table()
     }
 
     /// Sizes that buffers were made for.
@@ -129,24 +136,24 @@ impl Forward {
     }
 
     /// Make the recordings of a level, if they are not there yet.
-    fn ready(&mut self, backend: &mut Backend, level: u32, wide: bool) -> Result<()> {
+    fn ready(&mut self, backend: &mut Backend, level: u32, family: Family) -> Result<()> {
         if !(1..=100).contains(&level) {
             return Err(Error::Invalid(format!("level {level} is not between 1 and 100 percent")));
         }
-        if !self.layers.contains_key(&(level, wide)) {
+        if !self.layers.contains_key(&(level, family)) {
             self.sub_model(level);
             let sub = &self.sub_models[&level];
             let recording =
-                layers::layers(&self.spec, &self.capacity, &self.kernels, &self.buffers, &self.weights, sub, wide)?;
-            self.layers.insert((level, wide), backend.prepare(recording)?);
+                layers::layers(&self.spec, &self.capacity, &self.kernels, &self.buffers, &self.weights, sub, family)?;
+            self.layers.insert((level, family), backend.prepare(recording)?);
         }
         Ok(())
     }
 
-    fn ready_head(&mut self, backend: &mut Backend, wide: bool) -> Result<()> {
-        if !self.head.contains_key(&wide) {
-            let recording = layers::head(&self.spec, &self.kernels, &self.buffers, &self.weights, wide)?;
-            self.head.insert(wide, backend.prepare(recording)?);
+    fn ready_head(&mut self, backend: &mut Backend, family: Family) -> Result<()> {
+        if !self.head.contains_key(&family) {
+            let recording = layers::head(&self.spec, &self.kernels, &self.buffers, &self.weights, family)?;
+            self.head.insert(family, backend.prepare(recording)?);
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ use concertina_shaders::{BindingKind, Step, Variant};
 
 use super::adapter::{AdapterInfo, choose};
 use super::fault::FaultSlot;
+use super::inbox::Inbox;
 use super::readback::Readback;
 use crate::backend::{BufferLimits, Counters, Restrictions};
 use crate::record::{BufId, Op, Recording, Slice};
@@ -23,6 +24,7 @@ pub struct Gpu {
     pub(super) readback: Readback,
     buffers: Vec<Option<wgpu::Buffer>>,
     pub(super) step: wgpu::Buffer,
+    inbox: Inbox,
     pub(crate) counters: Counters,
     pub(crate) restrictions: Restrictions,
     /// By variant and the values of its overrides.
@@ -43,6 +45,10 @@ pub(super) struct PreparedOp {
 impl PreparedOp {
     pub fn variant(&self) -> &'static Variant {
         self.op.variant
+    }
+
+    pub fn params(&self) -> &[u8] {
+        &self.op.params
     }
 
     pub fn groups(&self, step: &Step) -> [u32; 2] {
@@ -101,6 +107,7 @@ impl Gpu {
             readback,
             buffers: Vec::new(),
             step,
+            inbox: Inbox::default(),
             counters: Counters::default(),
             restrictions: Restrictions::default(),
             pipelines: HashMap::new(),
@@ -161,16 +168,39 @@ impl Gpu {
         self.buffers[buf.0 as usize] = None;
     }
 
-    fn buffer(&self, buf: BufId) -> &wgpu::Buffer {
+    pub(super) fn buffer(&self, buf: BufId) -> &wgpu::Buffer {
         self.buffers[buf.0 as usize].as_ref().expect("a freed buffer is in use")
     }
 
     /// Queue a write.
     pub fn write(&mut self, to: Slice, bytes: &[u8]) -> Result<()> {
         if !bytes.is_empty() {
+            self.counters.writes += 1;
             self.queue.write_buffer(self.buffer(to.buf), to.offset, bytes);
         }
         self.faults.check()
+    }
+
+    /// Write when the next submission begins, together with all else that waits for it.
+    pub fn stage(&mut self, to: Slice, bytes: &[u8]) {
+        let buffer = self.buffers[to.buf.0 as usize].as_ref().expect("a freed buffer is in use");
+        self.inbox.put(buffer, to.offset, bytes);
+    }
+
+    /// Forget compiled kernels: those in recordings live on with them.
+    pub fn forget_pipelines(&mut self) {
+        self.pipelines.clear();
+    }
+
+    /// An encoder that begins with what was staged, and with `step`.
+    pub(super) fn begin(&mut self, step: Option<&Step>) -> wgpu::CommandEncoder {
+        if let Some(step) = step {
+            self.inbox.put(&self.step, 0, bytes_of(step));
+            self.counters.written_bytes += size_of::<Step>() as u64;
+        }
+        let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        self.inbox.deliver(&self.device, &self.queue, &mut encoder, &mut self.counters);
+        encoder
     }
 
     /// Submit what is queued and wait for it.
@@ -180,9 +210,10 @@ impl Gpu {
     }
 
     fn pipeline(&mut self, variant: &'static Variant, params: &[u8]) -> Result<Arc<wgpu::ComputePipeline>> {
-        let values = variant.constants(params);
-        let constants: Vec<(&str, f64)> =
-            variant.overrides.iter().zip(&values).map(|(c, v)| (c.name, f64::from(*v))).collect();
+        let values = variant.specialised(params);
+        let of_params = variant.overrides.iter().map(|c| c.name).zip(&values);
+        let of_tile = variant.constants.iter().map(|(name, value)| (*name, value));
+        let constants: Vec<(&str, f64)> = of_params.chain(of_tile).map(|(name, v)| (name, f64::from(*v))).collect();
         let key = (variant.name, values);
         if let Some(pipeline) = self.pipelines.get(&key) {
             return Ok(pipeline.clone());
@@ -230,14 +261,15 @@ impl Gpu {
             module: &module,
             entry_point: Some(variant.kernel),
             compilation_options: wgpu::PipelineCompilationOptions {
+                constants: &constants,
                 // wgpu zeroes buffers; workgroup memory is always written before it is read.
                 zero_initialize_workgroup_memory: false,
-                constants: &constants,
             },
             cache: None,
         });
         self.faults.check()?;
         let pipeline = Arc::new(pipeline);
+        self.counters.pipelines += 1;
         self.pipelines.insert(key, pipeline.clone());
         Ok(pipeline)
     }
@@ -261,6 +293,10 @@ impl Gpu {
             mapped_at_creation: false,
         });
         self.queue.write_buffer(&uniforms, 0, &bytes);
+        self.counters.buffers += 1;
+        self.counters.writes += 1;
+        self.counters.written_bytes += bytes.len() as u64;
+        self.counters.bind_groups += recording.ops.len() as u64;
         let mut ops = Vec::with_capacity(recording.ops.len());
         for (op, offset) in recording.ops.iter().zip(offsets) {
             let pipeline = self.pipeline(op.variant, &op.params)?;
@@ -284,7 +320,7 @@ impl Gpu {
                 layout: &pipeline.get_bind_group_layout(0),
                 entries: &entries,
             });
-            let op = Op { variant: op.variant, params: Vec::new(), args: Vec::new(), work: op.work };
+            let op = Op { variant: op.variant, params: op.params.clone(), args: Vec::new(), work: op.work };
             ops.push(PreparedOp { pipeline, bindings, op });
         }
         self.faults.check()?;
@@ -294,21 +330,20 @@ impl Gpu {
     /// Replay recordings in one submission, then read `out` back, if asked for.
     pub async fn run(&mut self, step: &Step, recordings: &[&Prepared], out: Option<Slice>) -> Result<Vec<u8>> {
         self.faults.check()?;
+        let mut encoder = self.begin((!recordings.is_empty()).then_some(step));
         if !recordings.is_empty() {
-            self.queue.write_buffer(&self.step, 0, bytes_of(step));
-        }
-        let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        {
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
             for op in recordings.iter().flat_map(|r| &r.ops) {
                 op.dispatch(&mut pass, step);
             }
         }
+        let ops = recordings.iter().flat_map(|r| &r.ops);
+        self.counters.dispatches += ops.filter(|op| !op.groups(step).contains(&0)).count() as u64;
         let Some(out) = out else {
             self.queue.submit([encoder.finish()]);
             return self.faults.check().map(|()| Vec::new());
         };
-        let staging = self.readback.staging(&self.device, out.len);
+        let staging = self.readback.staging(&self.device, out.len, &mut self.counters);
         encoder.copy_buffer_to_buffer(self.buffer(out.buf), out.offset, &staging, 0, out.len);
         self.queue.submit([encoder.finish()]);
         self.faults.check()?;

@@ -3,6 +3,7 @@
 mod adapter;
 mod device;
 mod fault;
+mod inbox;
 mod profile;
 mod readback;
 

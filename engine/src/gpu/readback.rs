@@ -3,6 +3,7 @@
 use futures::channel::oneshot;
 
 use super::fault::FaultSlot;
+use crate::backend::Counters;
 use crate::{Error, Result};
 
 /// Staging buffers by size, and on native targets the thread that drives the device while somebody waits.
@@ -23,10 +24,11 @@ impl Readback {
     }
 
     /// A staging buffer of at least `bytes`; give it back with [`Readback::keep`].
-    pub fn staging(&mut self, device: &wgpu::Device, bytes: u64) -> wgpu::Buffer {
+    pub fn staging(&mut self, device: &wgpu::Device, bytes: u64, counters: &mut Counters) -> wgpu::Buffer {
         if let Some(at) = self.staging.iter().position(|b| b.size() >= bytes && b.size() <= 4 * bytes.max(256)) {
             return self.staging.swap_remove(at);
         }
+        counters.buffers += 1;
         device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("readback"),
             size: bytes.next_multiple_of(256),

@@ -1,9 +1,11 @@
 //! What a browser replaces: files, threads, the environment. Nothing outside this folder names them.
 
 mod file;
+mod tune_files;
 mod worker;
 
 pub use file::{MappedFile, open_model};
+pub use tune_files::TuneFiles;
 pub use worker::Worker;
 
 /// Value of an environment variable.

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{bench, chat, doctor, eval, list, pull, run};
+use crate::commands::{bench, chat, doctor, eval, list, pull, run, tune};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -59,6 +59,7 @@ pub enum Command {
     Eval(eval::EvalCommand),
     #[command(subcommand)]
     Bench(bench::BenchCommand),
+    Tune(tune::TuneArgs),
 }
 
 /// Runs the command. The exit code is not 0 where the command ran but has bad news.
@@ -72,6 +73,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Doctor(args) => return doctor::run(global, &args),
         Command::Eval(command) => eval::run(global, &command)?,
         Command::Bench(command) => bench::run(global, &command)?,
+        Command::Tune(args) => tune::run(global, &args)?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -116,6 +118,9 @@ mod tests {
             "eval logits --model m.gguf --tokens f.json --out g.npy --exact",
             "bench prefill --tokens 128,512 --runs 3 --json",
             "bench decode --tokens 128 --json",
+            "bench kernels --context 64 --prefill 16 --passes 2 --trace t.json --svg r.svg --history h.jsonl --json",
+            "bench kernels --watch shaders/wgsl",
+            "tune --exact --seconds 5 --json",
         ];
         for line in lines {
             let words = std::iter::once("concertina").chain(line.split(' '));
@@ -135,6 +140,8 @@ mod tests {
             "eval ppl --file f --window 1",
             "bench prefill --tokens 0",
             "bench prefill --runs 0",
+            "bench kernels --prefill 1",
+            "tune --seconds 0",
             "pull --source npm smollm2",
         ] {
             let words = std::iter::once("concertina").chain(line.split(' '));

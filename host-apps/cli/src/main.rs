@@ -7,6 +7,7 @@ mod data;
 mod models;
 mod pull;
 mod session;
+mod tuning;
 
 use std::process::ExitCode;
 

@@ -33,6 +33,7 @@ impl Session {
         let model = concertina::native::open_model(&path)
             .with_context(|| format!("cannot open the model {}", path.display()))?;
         let mut options = Options { adapter: global.adapter.clone(), contexts: 1, ..Options::default() };
+        options.tune_host = crate::tuning::host();
         prepare(&model, &mut options)?;
         let mut shown: Option<ProgressBar> = None;
         let mut progress = |done, total| {

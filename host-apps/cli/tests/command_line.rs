@@ -28,7 +28,7 @@ fn err(output: &Output) -> String {
 #[test]
 fn help_of_every_command_has_examples() {
     let home = tempfile::tempdir().unwrap();
-    let commands: [&[&str]; 12] = [
+    let commands: [&[&str]; 14] = [
         &[],
         &["chat"],
         &["run"],
@@ -41,6 +41,8 @@ fn help_of_every_command_has_examples() {
         &["eval", "logits"],
         &["bench", "prefill"],
         &["bench", "decode"],
+        &["bench", "kernels"],
+        &["tune"],
     ];
     for command in commands {
         let output = concertina(home.path(), &[command, &["--help"]].concat());

@@ -5,6 +5,7 @@ mod attention;
 mod decode;
 mod matmul;
 mod pointwise;
+mod roofline;
 mod sampling;
 
 use std::cell::Cell;
@@ -15,6 +16,7 @@ pub use attention::{attn_merge, attn_share, attn_split, rope_kv};
 pub use decode::decode_block;
 pub use matmul::{embed, matmul};
 pub use pointwise::{gather_rows, glu, rms_norm};
+pub use roofline::{roof_copy, roof_dot8, roof_fma};
 pub use sampling::{row_nll, sample};
 
 /// A bound buffer as 32-bit words. Bindings may overlap, as on a device.
@@ -112,6 +114,9 @@ pub fn run(call: &Call<'_>) {
         "attn_share" => attn_share(s, params!(), a[0], a[1], a[2], a[3]),
         "row_nll" => row_nll(s, params!(), a[0], a[1], a[2]),
         "sample" => sample(s, params!(), a[0], a[1], a[2], a[3], a[4], a[5], a[6]),
+        "roof_copy" => roof_copy(params!(), a[0], a[1]),
+        "roof_fma" => roof_fma(call.variant.f16, params!(), a[0], a[1]),
+        "roof_dot8" => roof_dot8(params!(), a[0], a[1]),
         other => unreachable!("kernel {other} has no twin"),
     }
 }

@@ -31,18 +31,7 @@ impl Mutant {
         Ok(Box::leak(Box::new(Variant {
             name: name.leak(),
             source: right.source.replace(self.from, self.to).leak(),
-            kernel: right.kernel,
-            format: right.format,
-            subgroups: right.subgroups,
-            min_subgroup: right.min_subgroup,
-            f16: right.f16,
-            kv32: right.kv32,
-            workgroup: right.workgroup,
-            group: right.group,
-            params: right.params,
-            members: right.members,
-            bindings: right.bindings,
-            overrides: right.overrides,
+            ..*right
         })))
     }
 }

@@ -30,6 +30,7 @@ pub fn layouts() -> Vec<Layout> {
         layout::<shaders::RopeParams>(),
         layout::<shaders::AttnParams>(),
         layout::<shaders::SampleParams>(),
+        layout::<shaders::RoofParams>(),
         layout::<shaders::Sampler>(),
     ]
 }

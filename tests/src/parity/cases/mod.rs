@@ -6,6 +6,7 @@ mod logits;
 mod matrix;
 mod merge;
 mod pointwise;
+mod roofline;
 mod rope;
 mod sampling;
 
@@ -31,6 +32,7 @@ pub fn cases(variant: &'static Variant, seed: u64) -> Vec<Case> {
         ("attn_share", _) => merge::attn_share(variant, rng),
         ("row_nll", _) => logits::cases(variant, rng),
         ("sample", _) => sampling::cases(variant, rng),
+        (_, "RoofParams") => roofline::cases(variant, rng),
         // All kernels over MatmulParams have one contract.
         (_, "MatmulParams") => matrix::cases(variant, rng),
         (kernel, _) => panic!("kernel {kernel} has no parity cases: add some"),

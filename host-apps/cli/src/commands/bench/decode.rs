@@ -7,7 +7,7 @@ use clap::Args;
 use concertina::{GenerateOptions, Sampling};
 
 use super::RunsArgs;
-use super::report::{measure, prompt, tell};
+use super::report::{Overhead, measure, prompt, tell};
 use crate::cli::GlobalArgs;
 use crate::session::{LEVEL, Session};
 
@@ -25,7 +25,8 @@ Examples:
 ///
 /// The answer follows a prompt of 16 tokens, takes the likeliest token every time, and goes on past its end. Its first
 /// token, which comes with the prompt, is not counted: N tokens are N steps. Reported for each length: tokens a second
-/// of the median run, slowest and fastest run. A short answer goes before all else, so that compiling kernels does not
+/// of the median run, slowest and fastest run, and per token, of one more answer that is counted and not timed: dispatches,
+/// submits, what is made, and bytes moved each way. A short answer goes before all else, so that compiling kernels does not
 /// count.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = EXAMPLES)]
@@ -51,9 +52,20 @@ pub fn run(global: &GlobalArgs, args: &DecodeArgs) -> Result<()> {
     decode_ms(&mut session, longest.min(WARM_UP_TOKENS))?;
     for count in args.tokens.iter().map(|n| *n as usize) {
         let runs = measure(&args.runs, &format!("decode of {count} tokens"), || decode_ms(&mut session, count))?;
-        tell(&session, &args.runs, "decode", count, &runs)?;
+        let overhead = overhead(&mut session, count)?;
+        tell(&session, &args.runs, "decode", count, &runs, Some(&overhead))?;
     }
     Ok(())
+}
+
+/// What each of `count` steps asks of the device: an answer with them against one without.
+fn overhead(session: &mut Session, count: usize) -> Result<Overhead> {
+    let mut counted = |count| {
+        let before = session.engine.counters();
+        decode_ms(session, count)?;
+        anyhow::Ok(session.engine.counters().since(&before))
+    };
+    Ok(Overhead::of(&counted(0)?, &counted(count)?, count))
 }
 
 /// Milliseconds of `count` steps.

@@ -1,6 +1,7 @@
 //! `concertina bench`: how fast it is here.
 
 pub mod decode;
+pub mod kernels;
 pub mod prefill;
 mod report;
 
@@ -12,14 +13,16 @@ use crate::cli::GlobalArgs;
 const EXAMPLES: &str = "\
 Examples:
   concertina bench prefill --tokens 128,512
-  concertina bench decode --runs 5 --json";
+  concertina bench decode --runs 5 --json
+  concertina bench kernels --svg roofline.svg --trace pass.json";
 
-/// Measure the speed of prefill and decode on this machine.
+/// Measure the speed of prefill, of decode and of every kernel on this machine.
 #[derive(Debug, Clone, Subcommand)]
 #[command(after_help = EXAMPLES)]
 pub enum BenchCommand {
     Prefill(prefill::PrefillArgs),
     Decode(decode::DecodeArgs),
+    Kernels(kernels::KernelsArgs),
 }
 
 /// What both measurements share.
@@ -40,5 +43,6 @@ pub fn run(global: &GlobalArgs, command: &BenchCommand) -> Result<()> {
     match command {
         BenchCommand::Prefill(args) => prefill::run(global, args),
         BenchCommand::Decode(args) => decode::run(global, args),
+        BenchCommand::Kernels(args) => kernels::run(global, args),
     }
 }

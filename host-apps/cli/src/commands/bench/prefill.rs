@@ -52,7 +52,7 @@ pub fn run(global: &GlobalArgs, args: &PrefillArgs) -> Result<()> {
             once()?;
         }
         let runs = measure(&args.runs, &format!("prefill of {count} tokens"), once)?;
-        tell(&session, &args.runs, "prefill", count, &runs)?;
+        tell(&session, &args.runs, "prefill", count, &runs, None)?;
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use anyhow::{Context, Result, ensure};
+use concertina::Counters;
 use concertina::formats::Tokenizer;
 
 use super::RunsArgs;
@@ -32,8 +33,47 @@ pub fn measure(args: &RunsArgs, what: &str, mut measure: impl FnMut() -> Result<
     Ok(runs)
 }
 
+/// What the device was asked to do for each token, on average.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Overhead {
+    pub dispatches: f64,
+    pub submits: f64,
+    pub bind_groups: f64,
+    pub pipelines: f64,
+    pub buffers: f64,
+    pub writes: f64,
+    pub written_bytes: f64,
+    pub read_bytes: f64,
+}
+
+impl Overhead {
+    /// Of `tokens` tokens: what `more` was counted for beyond `less`, which did all but them.
+    pub fn of(less: &Counters, more: &Counters, tokens: usize) -> Self {
+        // A tenth is as much as anybody reads.
+        let each =
+            |less: u64, more: u64| (10.0 * more.saturating_sub(less) as f64 / tokens.max(1) as f64).round() / 10.0;
+        Self {
+            dispatches: each(less.dispatches, more.dispatches),
+            submits: each(less.submits, more.submits),
+            bind_groups: each(less.bind_groups, more.bind_groups),
+            pipelines: each(less.pipelines, more.pipelines),
+            buffers: each(less.buffers, more.buffers),
+            writes: each(less.writes, more.writes),
+            written_bytes: each(less.written_bytes, more.written_bytes),
+            read_bytes: each(less.read_bytes, more.read_bytes),
+        }
+    }
+}
+
 /// One size, told.
-pub fn tell(session: &Session, args: &RunsArgs, kind: &str, tokens: usize, runs: &[f64]) -> Result<()> {
+pub fn tell(
+    session: &Session,
+    args: &RunsArgs,
+    kind: &str,
+    tokens: usize,
+    runs: &[f64],
+    overhead: Option<&Overhead>,
+) -> Result<()> {
     let ms = median(runs).context("there were no runs")?;
     let least = runs.iter().copied().fold(f64::INFINITY, f64::min);
     let most = runs.iter().copied().fold(0.0, f64::max);
@@ -52,11 +92,20 @@ pub fn tell(session: &Session, args: &RunsArgs, kind: &str, tokens: usize, runs:
             "model": session.model_name(),
             "level": LEVEL,
             "exact": args.exact,
+            "per_token": overhead,
         });
         writeln!(out, "{report}")?;
     } else {
         let rates = format!("{:.1} tokens/s ({:.1} to {:.1})", rate(ms), rate(most), rate(least));
         writeln!(out, "{kind} of {tokens} tokens: {rates}, {ms:.1} ms, median of {} runs", runs.len())?;
+        if let Some(o) = overhead {
+            writeln!(
+                out,
+                "  per token: {} dispatches, {} submits, {} bind groups, {} pipelines and {} buffers made, {} writes of {} bytes, \
+                 {} bytes read",
+                o.dispatches, o.submits, o.bind_groups, o.pipelines, o.buffers, o.writes, o.written_bytes, o.read_bytes
+            )?;
+        }
     }
     Ok(())
 }

@@ -1,0 +1,153 @@
+//! Measurements of the engine's own parts: tuning, the time of every dispatch, the adapter's ceilings.
+
+use concertina_formats::Model;
+use concertina_shaders::Variant;
+use web_time::Duration;
+
+use super::{Engine, Options};
+use crate::cost::Dispatch;
+use crate::forward::BatchRow;
+use crate::forward::Tail;
+use crate::roofline::{Ceilings, ceilings};
+use crate::tune::{Candidate, MatrixRole, Table, Tune, TuneReport, Tuner, key, matrix_roles};
+use crate::{Backend, Error, Result};
+
+/// Time that the first use of a model on an adapter may spend on measuring.
+const AUTO_BUDGET: Duration = Duration::from_secs(5);
+
+impl Engine {
+    /// What kernels are picked by: empty where nothing was measured.
+    pub fn tuning(&self) -> Table {
+        self.device.as_ref().map_or_else(Table::default, |device| device.forward.table().clone())
+    }
+
+    /// The roles of matrix kernels in this model.
+    pub fn matrix_roles(&self) -> Vec<MatrixRole> {
+        matrix_roles(&self.model, self.options.rows())
+    }
+
+    /// Measure every candidate of every role, give the result to the host for the next start, and report it. This engine
+    /// goes on with the kernels that it has. `budget`: time after which no further role is begun.
+    ///
+    /// # Errors
+    /// If the device fails or has no memory for a measurement; on the CPU twins.
+    pub async fn tune(
+        &mut self,
+        budget: Option<Duration>,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<TuneReport> {
+        let roles = self.matrix_roles();
+        let (exact, host) = (self.options.exact, self.options.tune_host.clone());
+        let backend = &mut self.device().await?.backend;
+        let Some(info) = backend.adapter().cloned() else {
+            return Err(Error::Unsupported("tuning the CPU twins: they have one form of each kernel".into()));
+        };
+        let report = Tuner::new(exact, budget).run(backend, &roles, Table::default(), progress).await?;
+        if let Some(host) = host {
+            let key = key(&info, exact, &roles);
+            host.store(&key, &report.table.to_text(&key));
+        }
+        Ok(report)
+    }
+
+    /// Check a variant, also one that is in no table, against its twin and measure it in a role.
+    ///
+    /// # Errors
+    /// If the device fails or has no memory for the measurement; a variant that the device refuses, or that is wrong, is a
+    /// [`Candidate`] that says so.
+    pub async fn trial(&mut self, role: &MatrixRole, variant: &'static Variant) -> Result<Candidate> {
+        let exact = self.options.exact;
+        Tuner::new(exact, None).trial(&mut self.device().await?.backend, role, variant).await
+    }
+
+    /// What the adapter can do at best.
+    ///
+    /// # Errors
+    /// If the device fails or has no memory for the measurement; on the CPU twins.
+    pub async fn ceilings(&mut self) -> Result<Ceilings> {
+        ceilings(&mut self.device().await?.backend).await
+    }
+
+    /// GPU time and cost of each dispatch for the last `rows` tokens of `tokens`, after the others were prefilled: all
+    /// layers, the head and the sampling of one token. One list a pass, `passes` of them after one that does not count.
+    ///
+    /// # Errors
+    /// As [`Engine::logits`], and where the adapter has no timestamps.
+    pub async fn profile(
+        &mut self,
+        tokens: &[u32],
+        rows: usize,
+        level: u32,
+        passes: usize,
+    ) -> Result<Vec<Vec<Dispatch>>> {
+        let most = self.options.rows();
+        let rows = rows.clamp(1, tokens.len().clamp(1, most));
+        let mut context = self.context()?;
+        self.pieces(&mut context, tokens, level, 0, Tail::None, |_, _| Vec::new()).await?;
+        let device = self.device().await?;
+        let from = tokens.len() - rows;
+        let table = device.first_entry(&context);
+        let batch: Vec<BatchRow> =
+            (from..tokens.len()).map(|p| BatchRow { token: Some(tokens[p]), position: p as u32, table }).collect();
+        let mut found = Vec::new();
+        for pass in 0..=passes {
+            let (timings, load) = device.forward.profile(&mut device.backend, level, &batch).await?;
+            if pass > 0 {
+                found.push(timings.into_iter().map(|timing| Dispatch::of(timing, &load)).collect());
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// The choices for a model by the options: kept ones, measured ones, or none.
+pub(super) async fn tuned(backend: &mut Backend, model: &Model, options: &Options) -> Result<Table> {
+    let Some(info) = backend.adapter().cloned().filter(|_| mode(options.tune) != Tune::Off) else {
+        return Ok(Table::default());
+    };
+    let roles = matrix_roles(model, options.rows());
+    let (host, key) = (options.tune_host.as_deref(), key(&info, options.exact, &roles));
+    let (known, budget) = match (mode(options.tune), host) {
+        (Tune::Off, _) | (Tune::Auto, None) => return Ok(Table::default()),
+        (Tune::Auto, Some(host)) => {
+            let kept = host.load(&key).and_then(|text| Table::from_text(&text, &key, &roles));
+            (kept.unwrap_or_default(), Some(AUTO_BUDGET))
+        }
+        (Tune::Full, _) => (Table::default(), None),
+    };
+    if known.complete(&roles) {
+        return Ok(known);
+    }
+    let mut progress = |done, total| {
+        if let Some(host) = host {
+            host.progress(done, total);
+        }
+    };
+    match Tuner::new(options.exact, budget).run(backend, &roles, known.clone(), &mut progress).await {
+        Ok(report) => {
+            log::info!("measured the kernels of {} roles in {:.1} s", report.roles.len(), report.seconds);
+            if let Some(host) = host {
+                host.store(&key, &report.table.to_text(&key));
+            }
+            Ok(report.table)
+        }
+        Err(lost @ Error::DeviceLost(_)) => Err(lost),
+        Err(e) => {
+            log::warn!("the kernels could not be measured: {e}; they are picked by the kind of adapter");
+            Ok(known)
+        }
+    }
+}
+
+/// `CONCERTINA_TUNE` (off, auto, full) over the options.
+fn mode(options: Tune) -> Tune {
+    #[cfg(not(target_arch = "wasm32"))]
+    match crate::native::env("CONCERTINA_TUNE").as_deref() {
+        Some("off") => return Tune::Off,
+        Some("auto") => return Tune::Auto,
+        Some("full") => return Tune::Full,
+        Some(other) => log::warn!("CONCERTINA_TUNE={other} is none of off, auto, full"),
+        None => {}
+    }
+    options
+}
