@@ -1,8 +1,12 @@
 //! Contexts as 16-token KV chunks (LLMS, arXiv 2403.11805): how large a chunk is, which slot of which pool holds it, and
 //! the table through which kernels find it. Policy only: no GPU, no file, no clock.
 
+#![forbid(unsafe_code)]
+
 mod geometry;
+pub mod random;
 mod slots;
+pub mod store;
 mod table;
 
 pub use geometry::{CHUNK_TOKENS, KvGeometry, Width};
