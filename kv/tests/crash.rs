@@ -184,7 +184,7 @@ fn no_power_cut_loses_an_acknowledged_token() {
         outcome.states, outcome.seen.chunks, outcome.seen.missing
     );
     assert!(outcome.failures.is_empty(), "{}", outcome.failures.join("\n"));
-    assert!(outcome.seen.chunks > outcome.states, "the workload must leave chunks to check");
+    assert!(outcome.seen.chunks as u64 > outcome.states, "the workload must leave chunks to check");
 }
 
 /// The harness can fail: it must catch a medium that reports syncs without doing them.

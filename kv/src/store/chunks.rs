@@ -106,11 +106,28 @@ impl Store {
     /// [`Error::DiskFull`], and then nothing changed; [`Error::Invalid`] where a chunk's tokens are not stored; where
     /// writing fails.
     pub fn put_chunks(&mut self, app: &str, context: ContextId, puts: &[ChunkPut<'_>]) -> Result<PutReport> {
+        self.healthy()?;
         let (app, row) = self.find(app, context)?;
         self.validate(&row, puts)?;
-        self.healthy()?;
-        let key = self.context_key(&app, context.0, row.slot)?;
-        let prefixes = self.prefixes(&app, context.0, &row)?;
+        match self.put_found(&app, context, &row, puts) {
+            // What was dropped lately becomes free with the next durable commit.
+            Err(Error::DiskFull) if !self.held.is_empty() => {
+                self.commit(true, |_| Ok(()))?;
+                self.put_found(&app, context, &row, puts)
+            }
+            result => result,
+        }
+    }
+
+    fn put_found(
+        &mut self,
+        app: &App,
+        context: ContextId,
+        row: &ContextRow,
+        puts: &[ChunkPut<'_>],
+    ) -> Result<PutReport> {
+        let key = self.context_key(app, context.0, row.slot)?;
+        let prefixes = self.prefixes(app, context.0, row)?;
         let db = self.db()?;
         let read = db.begin_read().map_err(index)?;
         let next = read.open_table(META).map_err(index)?.get(NEXT_CHUNK).map_err(index)?;
@@ -120,22 +137,22 @@ impl Store {
         for put in puts {
             let position = put.index as u32;
             let prefix = prefixes[put.index];
-            let known = self.shared_chunk(&app, &prefix, put.level, put.width)?;
+            let known = self.shared_chunk(app, &prefix, put.level, put.width)?;
             if let Some((chunk, chunk_key)) = known {
-                let wrapped = self.wrap_chunk_key(&app, context.0, &key, position, chunk, &chunk_key);
+                let wrapped = self.wrap_chunk_key(app, context.0, &key, position, chunk, &chunk_key);
                 placed.push(Placed { position, link: LinkRow { chunk, density: put.density, wrapped }, new: None });
                 report.shared += 1;
                 continue;
             }
             let chunk_key = self.random.key();
-            let new = self.write_chunk(&app, &row, next, &chunk_key, prefix, put);
+            let new = self.write_chunk(app, row, next, &chunk_key, prefix, put);
             let new = new.inspect_err(|_| {
                 let runs = placed.iter().filter_map(|placed: &Placed| placed.new.as_ref()?.run()).collect();
                 self.give_back(runs);
             })?;
             report.written += 1;
             report.bytes += new.run().map_or(0, |run| u64::from(run.len));
-            let wrapped = self.wrap_chunk_key(&app, context.0, &key, position, next, &chunk_key);
+            let wrapped = self.wrap_chunk_key(app, context.0, &key, position, next, &chunk_key);
             placed.push(Placed { position, link: LinkRow { chunk: next, density: put.density, wrapped }, new: Some(new) });
             next += 1;
         }
@@ -149,7 +166,7 @@ impl Store {
             Ok(freed)
         });
         match committed {
-            Ok(freed) => self.give_back(freed),
+            Ok(freed) => self.held.extend(freed),
             Err(error) => {
                 // Opening the index again has counted anew; otherwise the runs are still taken.
                 if self.db.is_none() {
@@ -208,6 +225,7 @@ impl Store {
         for (layer, contents) in (0..).zip(put.layers) {
             crypto::seal_extent(key, layer, &extent_aad(&self.id, id, &row, layer), contents, &mut sealed);
         }
+        self.unsynced.insert(run.segment);
         let written = self.disk.write_at(&segment_name(run.segment), run.offset.into(), &sealed);
         if let Err(error) = written {
             self.space.give(run);
@@ -326,7 +344,7 @@ impl Store {
             unlink(txn, context.0, clamp(range.start)..clamp(range.end.max(range.start)), &mut freed)?;
             Ok(freed)
         })?;
-        self.give_back(freed);
+        self.held.extend(freed);
         Ok(())
     }
 
@@ -356,7 +374,7 @@ impl Store {
             }
             Ok(freed)
         })?;
-        self.give_back(freed);
+        self.held.extend(freed);
         Ok(())
     }
 

@@ -94,6 +94,10 @@ pub struct Store {
     db: Option<Arc<Database>>,
     slots: Slots,
     space: Space,
+    /// Runs that were freed but not durably: a power cut gives them back to their chunks, so they are not overwritten yet.
+    held: Vec<Run>,
+    /// Segments written since they were last synced.
+    unsynced: BTreeSet<u32>,
     keys: BTreeMap<u64, Key>,
 }
 
@@ -141,6 +145,8 @@ impl Store {
             db: None,
             slots: Slots::default(),
             space: Space::default(),
+            held: Vec::new(),
+            unsynced: BTreeSet::new(),
             keys: BTreeMap::new(),
         };
         if fresh {
@@ -166,11 +172,19 @@ impl Store {
         self.healthy()
     }
 
-    /// Make chunks durable too: their place in the index; their payload as the medium sees fit.
+    /// Make chunks durable too.
     ///
     /// # Errors
     /// Where writing fails.
     pub fn flush(&mut self) -> Result<()> {
+        self.healthy()?;
+        while let Some(segment) = self.unsynced.first().copied() {
+            let name = space::segment_name(segment);
+            if self.disk.len(&name).is_some() {
+                self.disk.sync(&name).map_err(Error::io("syncing chunks"))?;
+            }
+            self.unsynced.remove(&segment);
+        }
         self.commit(true, |_| Ok(()))
     }
 
@@ -197,6 +211,7 @@ impl Store {
 
     fn load(&mut self) -> Result<()> {
         self.keys.clear();
+        self.held.clear();
         let db = self.db()?;
         let read = db.begin_read().map_err(index)?;
         let mut used = BTreeSet::new();
@@ -273,6 +288,11 @@ impl Store {
         };
         let result = run();
         drop(db);
+        if durable && result.is_ok() {
+            for run in std::mem::take(&mut self.held) {
+                self.space.give(run);
+            }
+        }
         if let Err(Error::DiskFull | Error::Io { .. } | Error::Stopped(_) | Error::Damaged(_) | Error::Index(_)) = &result {
             // redb takes no more calls after a failure. What it had not made durable is a cache.
             self.db = None;
@@ -295,10 +315,15 @@ impl Store {
         })
     }
 
+    /// Free runs that no durable state of the index points to.
     fn give_back(&mut self, runs: Vec<Run>) {
         for run in runs {
             self.space.give(run);
         }
+    }
+
+    fn used_chunk_bytes(&self) -> u64 {
+        self.space.used() - self.held.iter().map(|run| u64::from(run.len)).sum::<u64>()
     }
 }
 

@@ -133,7 +133,7 @@ impl Store {
         }
         let runs: Option<Vec<_>> = chunks.values().map(ChunkRow::run).collect();
         let space = runs.and_then(|runs| Space::from_runs(self.segment_bytes, runs));
-        if space.is_none_or(|space| space.used() != self.space.used()) {
+        if space.is_none_or(|space| space.used() != self.used_chunk_bytes()) {
             report.problems.push("chunks overlap, or free space is miscounted".to_owned());
         }
         self.check_contents(&contexts, &chunks, &links, &mut report);
@@ -196,7 +196,7 @@ impl Store {
             disk_bytes: self.disk.used(),
             disk_budget_bytes: self.disk.budget(),
             index_bytes: files.filter_map(|name| self.disk.len(&name)).sum(),
-            chunk_bytes: self.space.used(),
+            chunk_bytes: self.used_chunk_bytes(),
             contexts: contexts.len().map_err(index)?,
             tokens,
             chunks: read.open_table(CHUNKS).map_err(index)?.len().map_err(index)?,
@@ -243,6 +243,8 @@ impl Store {
 
     /// Copy runs, last first, into holes before them. The old place stays as it is until the move is durable.
     fn move_chunks(&mut self) -> Result<usize> {
+        // Whatever is held becomes free, and every row durable.
+        self.commit(true, |_| Ok(()))?;
         let read = self.db()?.begin_read().map_err(index)?;
         let mut rows = Vec::new();
         for entry in read.open_table(CHUNKS).map_err(index)?.iter().map_err(index)? {

@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "each test takes what it needs")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use concertina_kv::random::SplitMix;
@@ -51,6 +51,8 @@ pub fn contents(tokens: &[u32], index: usize, level: u16, width: Width, layer: u
 pub struct Known {
     pub app: &'static str,
     pub tokens: Vec<u32>,
+    /// Chunks that were made durable and not touched since: they must be readable.
+    pub flushed: BTreeSet<usize>,
 }
 
 /// Contexts that must be there, with their tokens.
@@ -81,21 +83,24 @@ pub fn step(store: &mut Store, model: &mut Model, random: &mut SplitMix, now: u6
             let width = WIDTHS[random.below(4) as usize];
             let level = random.below(2) as u16;
             put(store, id, &known, first..first + count, level, width)?;
+            model.get_mut(&id).unwrap().flushed.retain(|i| !(first..first + count).contains(i));
             Ok("put")
         }
         70..78 => {
             let keep = random.below(known.tokens.len() as u64 + 1) as usize;
             let tail = if random.chance(0.5) { tokens(random, 20) } else { Vec::new() };
             store.replace(known.app, id, keep, &tail, now)?;
-            let tokens = &mut model.get_mut(&id).unwrap().tokens;
-            tokens.truncate(keep);
-            tokens.extend(tail);
+            let known = model.get_mut(&id).unwrap();
+            known.tokens.truncate(keep);
+            known.tokens.extend(tail);
+            known.flushed.retain(|i| *i < keep / CHUNK_TOKENS);
             Ok("replace")
         }
         78..84 if ids.len() < 8 => {
             let keep = random.below(known.tokens.len() as u64 + 1) as usize;
             let fork = store.fork(known.app, id, keep, now)?;
-            model.insert(fork, Known { app: known.app, tokens: known.tokens[..keep].to_vec() });
+            let flushed = known.flushed.iter().copied().filter(|i| *i < keep / CHUNK_TOKENS).collect();
+            model.insert(fork, Known { app: known.app, tokens: known.tokens[..keep].to_vec(), flushed });
             Ok("fork")
         }
         84..90 => {
@@ -110,11 +115,23 @@ pub fn step(store: &mut Store, model: &mut Model, random: &mut SplitMix, now: u6
         93..95 => {
             let first = random.below(8) as usize;
             store.drop_chunks(known.app, id, first..first + 3)?;
+            model.get_mut(&id).unwrap().flushed.retain(|i| !(first..first + 3).contains(i));
             Ok("drop")
         }
-        95..97 => {
+        95..96 => {
             store.compact()?;
             Ok("compact")
+        }
+        96..99 => {
+            let readers = ids.iter().map(|id| Ok((*id, store.readers(model[id].app, *id)?)));
+            let readers = readers.collect::<Result<Vec<_>, Error>>()?;
+            store.flush()?;
+            for (id, readers) in readers {
+                // What a crash took before stays missing.
+                let there = readers.iter().filter(|reader| reader.verify()).map(|reader| reader.index());
+                model.get_mut(&id).unwrap().flushed = there.collect();
+            }
+            Ok("flush")
         }
         _ => {
             store.touch(known.app, id, now, random.chance(0.5))?;
@@ -126,7 +143,7 @@ pub fn step(store: &mut Store, model: &mut Model, random: &mut SplitMix, now: u6
 fn create(store: &mut Store, model: &mut Model, random: &mut SplitMix, now: u64) -> Result<&'static str, Error> {
     let app = APPS[random.below(3) as usize];
     let id = store.create(app, MODEL, now)?;
-    model.insert(id, Known { app, tokens: Vec::new() });
+    model.insert(id, Known { app, tokens: Vec::new(), flushed: BTreeSet::new() });
     Ok("create")
 }
 
@@ -179,6 +196,7 @@ pub fn verify(store: &mut Store, model: &Model) -> Result<Seen, String> {
         if tokens != known.tokens {
             return Err(format!("{} tokens, not {}, or others", tokens.len(), known.tokens.len()));
         }
+        let mut flushed = known.flushed.clone();
         for reader in store.readers(known.app, *id).map_err(|e| format!("readers: {e}"))? {
             seen.chunks += 1;
             if reader.index() >= tokens.len() / CHUNK_TOKENS {
@@ -193,7 +211,13 @@ pub fn verify(store: &mut Store, model: &Model) -> Result<Seen, String> {
                 if buffer != contents(&tokens, reader.index(), reader.level(), reader.width(), layer) {
                     return Err(format!("chunk {} layer {layer} holds wrong data", reader.index()));
                 }
+                if layer + 1 == LAYERS {
+                    flushed.remove(&reader.index());
+                }
             }
+        }
+        if !flushed.is_empty() {
+            return Err(format!("chunks {flushed:?} were durable and are gone"));
         }
     }
     Ok(seen)
