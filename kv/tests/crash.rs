@@ -127,6 +127,11 @@ fn crash(seed: u64, run: &Run, images: f64, stop_at_failure: bool) -> Outcome {
             let image = crashes.image(&mut random);
             outcome.states += 1;
             let nonce = random.next_u64() >> 1;
+            if random.chance(0.02)
+                && let Err(text) = crash_again(&image, before, after, &mut random, &mut outcome)
+            {
+                outcome.failures.push(format!("seed {seed}, change {at}, during {name}, second crash: {text}"));
+            }
             let survived = catch_unwind(AssertUnwindSafe(|| survive(image, before, after, nonce)));
             match survived.unwrap_or_else(|_| Err("panicked".into())) {
                 Ok(seen) => {
@@ -141,6 +146,26 @@ fn crash(seed: u64, run: &Run, images: f64, stop_at_failure: bool) -> Outcome {
         }
     }
     outcome
+}
+
+/// Crash while the store opens what a crash left.
+fn crash_again(
+    image: &MemoryMedium,
+    before: Option<&Model>,
+    after: &Model,
+    random: &mut SplitMix,
+    outcome: &mut Outcome,
+) -> Result<(), String> {
+    let medium = Arc::new(image.copy_journaled());
+    drop(common::open(medium.clone(), random.next_u64() >> 1).map_err(|error| format!("open: {error}"))?);
+    let mut crashes = Crashes::after(&medium, image);
+    while crashes.step().is_some() {
+        let (image, nonce) = (crashes.image(random), random.next_u64() >> 1);
+        outcome.states += 1;
+        let survived = catch_unwind(AssertUnwindSafe(|| survive(image, before, after, nonce)));
+        survived.unwrap_or_else(|_| Err("panicked".into()))?;
+    }
+    Ok(())
 }
 
 /// A walk over seeds in two threads until enough states were seen.
@@ -191,7 +216,7 @@ fn no_power_cut_loses_an_acknowledged_token() {
 #[test]
 fn a_store_that_does_not_sync_is_caught() {
     // No sync at all; none of the file that a commit syncs first.
-    for lie in ["*", "index.0", "keys"] {
+    for lie in ["*", "index.0", "keys", "seg.00000000"] {
         let outcome = walk(2_000, setting("KV_CRASH_SEED", 1), Some(lie));
         println!("without syncing {lie}: {} states until {:?}", outcome.states, outcome.failures.first());
         assert!(!outcome.failures.is_empty(), "a store that does not sync {lie} went unnoticed");

@@ -1,9 +1,11 @@
 //! What a browser replaces: files, threads, the environment. Nothing outside this folder names them.
 
 mod file;
+mod store;
 mod worker;
 
 pub use file::{MappedFile, open_model};
+pub use store::Directory;
 pub use worker::Worker;
 
 /// Value of an environment variable.

@@ -67,18 +67,15 @@ struct Placed {
 }
 
 /// Remove a context's links in a range of positions, and chunks that nobody links to any more.
-pub(super) fn unlink(
-    txn: &WriteTransaction,
-    context: u64,
-    positions: Range<u32>,
-    freed: &mut Vec<Run>,
-) -> Result<()> {
+pub(super) fn unlink(txn: &WriteTransaction, context: u64, positions: Range<u32>, freed: &mut Vec<Run>) -> Result<()> {
     let mut links = txn.open_table(LINKS).map_err(index)?;
     let mut refs = txn.open_table(REFS).map_err(index)?;
     let mut chunks = txn.open_table(CHUNKS).map_err(index)?;
     let mut prefixes = txn.open_table(PREFIXES).map_err(index)?;
     let mut gone = Vec::new();
-    for link in links.extract_from_if((context, positions.start)..(context, positions.end), |_, _| true).map_err(index)? {
+    for link in
+        links.extract_from_if((context, positions.start)..(context, positions.end), |_, _| true).map_err(index)?
+    {
         let link = LinkRow::decode(link.map_err(index)?.1.value()).ok_or(Error::Damaged("a link"))?;
         gone.push(link.chunk);
     }
@@ -153,7 +150,11 @@ impl Store {
             report.written += 1;
             report.bytes += new.run().map_or(0, |run| u64::from(run.len));
             let wrapped = self.wrap_chunk_key(app, context.0, &key, position, next, &chunk_key);
-            placed.push(Placed { position, link: LinkRow { chunk: next, density: put.density, wrapped }, new: Some(new) });
+            placed.push(Placed {
+                position,
+                link: LinkRow { chunk: next, density: put.density, wrapped },
+                new: Some(new),
+            });
             next += 1;
         }
         let new_runs: Vec<Run> = placed.iter().filter_map(|placed| placed.new.as_ref()?.run()).collect();
@@ -272,7 +273,8 @@ impl Store {
         let (app, row) = self.find(app, context)?;
         let key = self.context_key(&app, context.0, row.slot)?;
         let prefixes = self.prefixes(&app, context.0, &row)?;
-        let linked: BTreeSet<u32> = self.links(context.0, u32::MAX)?.into_iter().map(|(position, _)| position).collect();
+        let linked: BTreeSet<u32> =
+            self.links(context.0, u32::MAX)?.into_iter().map(|(position, _)| position).collect();
         let mut placed = Vec::new();
         for (position, prefix) in (0..).zip(&prefixes) {
             if linked.contains(&position) {
@@ -288,7 +290,9 @@ impl Store {
             }
         }
         if !placed.is_empty() {
-            self.commit(false, |txn| placed.iter().try_for_each(|placed| link(txn, context.0, placed, &mut Vec::new())))?;
+            self.commit(false, |txn| {
+                placed.iter().try_for_each(|placed| link(txn, context.0, placed, &mut Vec::new()))
+            })?;
         }
         Ok(placed.len())
     }

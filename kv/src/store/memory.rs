@@ -139,6 +139,11 @@ impl MemoryMedium {
         Self { inner: Mutex::new(Inner { files: self.inner().files.clone(), ..Inner::default() }), journals: false }
     }
 
+    /// A medium of its own with the same files, which keeps its changes.
+    pub fn copy_journaled(&self) -> Self {
+        Self { journals: true, ..self.copy() }
+    }
+
     /// Operations so far: writes, changes of length, syncs, removals and reads.
     pub fn operations(&self) -> u64 {
         self.inner().operations

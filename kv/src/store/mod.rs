@@ -293,7 +293,9 @@ impl Store {
                 self.space.give(run);
             }
         }
-        if let Err(Error::DiskFull | Error::Io { .. } | Error::Stopped(_) | Error::Damaged(_) | Error::Index(_)) = &result {
+        if let Err(Error::DiskFull | Error::Io { .. } | Error::Stopped(_) | Error::Damaged(_) | Error::Index(_)) =
+            &result
+        {
             // redb takes no more calls after a failure. What it had not made durable is a cache.
             self.db = None;
             self.keys.clear();
@@ -328,9 +330,7 @@ impl Store {
 }
 
 fn is_ours(name: &str) -> bool {
-    [superblock::NAME, keys::NAME].contains(&name)
-        || pages::COPIES.contains(&name)
-        || space::segment_of(name).is_some()
+    [superblock::NAME, keys::NAME].contains(&name) || pages::COPIES.contains(&name) || space::segment_of(name).is_some()
 }
 
 fn create_tables(db: &Database) -> Result<()> {

@@ -228,8 +228,7 @@ impl redb::StorageBackend for SealedPages {
             let within = at as usize % PAGE;
             let n = (PAGE - within).min((end - at) as usize);
             let page = at / PAGE as u64;
-            let mut plain =
-                if n == PAGE { Zeroizing::new(vec![0; PAGE]) } else { self.read_page(&state, page)? };
+            let mut plain = if n == PAGE { Zeroizing::new(vec![0; PAGE]) } else { self.read_page(&state, page)? };
             plain[within..][..n].copy_from_slice(&data[(at - offset) as usize..][..n]);
             let aad = self.aad(page);
             units.insert(page, crypto::seal(&self.key, &mut state.random, &aad, &plain));

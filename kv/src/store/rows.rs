@@ -203,11 +203,8 @@ impl LinkRow {
 
     pub(super) fn decode(row: &[u8]) -> Option<Self> {
         let mut fields = Fields(row);
-        let this = Self {
-            chunk: fields.u64()?,
-            density: fields.bytes().map(f32::from_le_bytes)?,
-            wrapped: fields.bytes()?,
-        };
+        let this =
+            Self { chunk: fields.u64()?, density: fields.bytes().map(f32::from_le_bytes)?, wrapped: fields.bytes()? };
         fields.end()?;
         Some(this)
     }

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata};
 
+use super::Store;
 use super::contexts::ContextId;
 use super::error::{Error, Result, index};
 use super::rows::{CHUNKS, CONTEXTS, ChunkRow, ContextRow, ERASE, LINKS, LinkRow, PREFIXES, REFS, ROW_TOKENS, TOKENS};
 use super::space::{Space, segment_name, segment_of};
-use super::Store;
 
 /// What a check found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -164,10 +164,8 @@ pub fn put(
     let contents: Vec<Vec<Vec<u8>>> =
         range.clone().map(|i| (0..LAYERS).map(|l| contents(&known.tokens, i, level, width, l)).collect()).collect();
     let layers: Vec<Vec<&[u8]>> = contents.iter().map(|chunk| chunk.iter().map(Vec::as_slice).collect()).collect();
-    let puts: Vec<ChunkPut<'_>> = range
-        .zip(&layers)
-        .map(|(index, layers)| ChunkPut { index, level, width, density: 0.25, layers })
-        .collect();
+    let puts: Vec<ChunkPut<'_>> =
+        range.zip(&layers).map(|(index, layers)| ChunkPut { index, level, width, density: 0.25, layers }).collect();
     store.put_chunks(known.app, id, &puts).map(drop)
 }
 
@@ -185,8 +183,7 @@ pub fn verify(store: &mut Store, model: &Model) -> Result<Seen, String> {
         let mut listed: Vec<ContextId> =
             store.list(app).map_err(|e| format!("list: {e}"))?.into_iter().map(|info| info.id).collect();
         listed.sort_unstable();
-        let expected: Vec<ContextId> =
-            model.iter().filter(|(_, known)| known.app == app).map(|(id, _)| *id).collect();
+        let expected: Vec<ContextId> = model.iter().filter(|(_, known)| known.app == app).map(|(id, _)| *id).collect();
         if listed != expected {
             return Err(format!("{app} has contexts {listed:?}, not {expected:?}"));
         }
