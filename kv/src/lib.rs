@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod geometry;
+pub mod policy;
 pub mod random;
 mod slots;
 pub mod store;

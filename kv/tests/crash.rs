@@ -4,6 +4,8 @@
 //! and drop what was not synced (`store/memory.rs` states the fault model). `KV_CRASH_STATES` sets how many images are
 //! made, `KV_CRASH_SEED` the seed.
 
+#![allow(clippy::print_stdout, reason = "the seeds and counts of a run")]
+
 mod common;
 
 use std::collections::BTreeMap;

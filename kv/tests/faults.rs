@@ -1,6 +1,8 @@
 //! Damage and failures, one at a time and everywhere: flipped bytes, swapped and stale extents, operations that fail, a
 //! full disk, a budget; and what deletion leaves behind.
 
+#![allow(clippy::print_stdout, reason = "the seeds and counts of a run")]
+
 mod common;
 
 use std::io;

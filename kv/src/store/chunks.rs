@@ -20,7 +20,7 @@ use crate::{CHUNK_TOKENS, Width};
 /// A chunk to store.
 #[derive(Debug, Clone, Copy)]
 pub struct ChunkPut<'a> {
-    /// Index of the chunk in its context; all its tokens are stored already.
+    /// Index of the chunk in its context; all its tokens are stored already. The last may be shorter than others.
     pub index: usize,
     /// Level of the sub-model that computed it.
     pub level: u16,
@@ -182,7 +182,7 @@ impl Store {
     fn validate(&self, row: &ContextRow, puts: &[ChunkPut<'_>]) -> Result<()> {
         let mut seen = BTreeSet::new();
         for put in puts {
-            if put.index >= row.tokens as usize / CHUNK_TOKENS {
+            if put.index >= (row.tokens as usize).div_ceil(CHUNK_TOKENS) {
                 return Err(Error::Invalid("a chunk is stored only after all its tokens"));
             }
             if !seen.insert(put.index) {
@@ -382,12 +382,12 @@ impl Store {
         Ok(())
     }
 
-    /// Prefix of each full chunk of a context: a chain over its app, its model and its tokens.
+    /// Prefix of each chunk of a context: a chain over its app, its model and its tokens.
     pub(super) fn prefixes(&mut self, app: &App, context: u64, row: &ContextRow) -> Result<Vec<Prefix>> {
         let tokens = self.tokens_of(app, context, row)?;
         let mut chain = *blake3::Hasher::new_keyed(&app.prefix).update(&row.model).finalize().as_bytes();
-        let mut prefixes = Vec::with_capacity(tokens.len() / CHUNK_TOKENS);
-        for chunk in tokens.chunks_exact(CHUNK_TOKENS) {
+        let mut prefixes = Vec::with_capacity(tokens.len().div_ceil(CHUNK_TOKENS));
+        for chunk in tokens.chunks(CHUNK_TOKENS) {
             let mut hasher = blake3::Hasher::new_keyed(&app.prefix);
             hasher.update(&chain);
             for token in chunk {

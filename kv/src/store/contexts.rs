@@ -348,19 +348,20 @@ impl Store {
         let key = self.context_key(app, context, row.slot)?;
         let first = (keep / ROW_TOKENS) as u32;
         let mut tokens = Vec::new();
-        if keep % ROW_TOKENS != 0 {
+        if !keep.is_multiple_of(ROW_TOKENS) {
             let expected = (row.tokens as usize - first as usize * ROW_TOKENS).min(ROW_TOKENS);
             tokens = self.token_row(app, context, row.slot, first, expected)?;
             tokens.truncate(keep % ROW_TOKENS);
         }
         tokens.extend_from_slice(tail);
         let rows = self.seal_tokens(app, context, &key, first, &tokens);
-        let shorter = keep < row.tokens as usize;
+        // A chunk that is continued is another chunk.
+        let changes_chunks = keep < row.tokens as usize || !keep.is_multiple_of(CHUNK_TOKENS);
         row.tokens = count(keep.saturating_add(tail.len()))?;
         row.used_ms = now_ms;
         let freed = self.commit(true, |txn| {
             let mut freed = Vec::new();
-            if shorter {
+            if changes_chunks {
                 unlink(txn, context, (keep / CHUNK_TOKENS) as u32..u32::MAX, &mut freed)?;
             }
             let mut table = txn.open_table(TOKENS).map_err(index)?;

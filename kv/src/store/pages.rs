@@ -187,7 +187,7 @@ impl redb::StorageBackend for SealedPages {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        if len % PAGE as u64 != 0 {
+        if !len.is_multiple_of(PAGE as u64) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not whole pages"));
         }
         let mut state = self.state();

@@ -31,10 +31,10 @@ pub fn open(medium: Arc<dyn Medium>, opening: u64) -> Result<Store, Error> {
     Store::open(medium, &options(opening))
 }
 
-/// Contents of a layer of a chunk: as with keys and values, the tokens up to its end decide it.
+/// Contents of a layer of a chunk: as with keys and values, the tokens up to its end decide it. The last may be short.
 pub fn contents(tokens: &[u32], index: usize, level: u16, width: Width, layer: usize) -> Vec<u8> {
     let mut seed = 0xcbf2_9ce4_8422_2325_u64 ^ u64::from(level) ^ (width as u64) << 16 ^ (layer as u64) << 32;
-    for token in &tokens[..(index + 1) * CHUNK_TOKENS] {
+    for token in &tokens[..((index + 1) * CHUNK_TOKENS).min(tokens.len())] {
         seed = (seed ^ u64::from(*token)).wrapping_mul(0x0100_0000_01b3);
     }
     let mut random = SplitMix::new(seed);
@@ -66,15 +66,17 @@ pub fn step(store: &mut Store, model: &mut Model, random: &mut SplitMix, now: u6
     let known = id.and_then(|id| model.get(&id).cloned());
     let (Some(id), Some(known)) = (id, known) else { return create(store, model, random, now) };
     match roll {
-        0..10 if ids.len() < 8 => return create(store, model, random, now),
+        0..10 if ids.len() < 8 => create(store, model, random, now),
         0..45 => {
             let more = tokens(random, 60);
             store.append(known.app, id, known.tokens.len(), &more, now)?;
-            model.get_mut(&id).unwrap().tokens.extend(more);
+            let now = model.get_mut(&id).unwrap();
+            now.tokens.extend(more);
+            now.flushed.retain(|i| *i < known.tokens.len() / CHUNK_TOKENS);
             Ok("append")
         }
         45..70 => {
-            let full = known.tokens.len() / CHUNK_TOKENS;
+            let full = known.tokens.len().div_ceil(CHUNK_TOKENS);
             if full == 0 {
                 return Ok("nothing");
             }
@@ -196,7 +198,7 @@ pub fn verify(store: &mut Store, model: &Model) -> Result<Seen, String> {
         let mut flushed = known.flushed.clone();
         for reader in store.readers(known.app, *id).map_err(|e| format!("readers: {e}"))? {
             seen.chunks += 1;
-            if reader.index() >= tokens.len() / CHUNK_TOKENS {
+            if reader.index() >= tokens.len().div_ceil(CHUNK_TOKENS) {
                 return Err("a chunk past the tokens".into());
             }
             for layer in 0..LAYERS {
