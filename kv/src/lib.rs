@@ -6,6 +6,7 @@
 mod geometry;
 pub mod policy;
 pub mod random;
+pub mod sim;
 mod slots;
 pub mod store;
 mod table;

@@ -81,6 +81,11 @@ impl Lctru {
         self.order.iter().map(|place| place.key)
     }
 
+    /// Contexts that run.
+    pub fn locked(&self) -> impl Iterator<Item = u64> {
+        self.locked.iter().copied()
+    }
+
     /// Chunks in memory, locked ones too.
     pub fn len(&self) -> usize {
         self.places.len()

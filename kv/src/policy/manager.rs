@@ -294,9 +294,9 @@ impl<B: ChunkBytes> Manager<B> {
 
     /// Bytes that could be reserved if everything that is not locked went.
     fn available(&self) -> u64 {
-        let bytes = |key| self.chunk(key).and_then(|chunk| chunk.memory).map_or(0, |width| self.bytes.memory(width));
-        let evictable: u64 = self.order.iter().map(bytes).sum();
-        (self.budget.limit() + evictable).saturating_sub(self.budget.used())
+        let chunks = self.order.locked().filter_map(|context| self.contexts.get(&context)).flatten();
+        let locked: u64 = chunks.filter_map(|chunk| chunk.memory).map(|width| self.bytes.memory(width)).sum();
+        self.budget.limit().saturating_sub(locked)
     }
 
     fn make_room(&mut self, needed: u64) -> Result<Vec<Eviction>, TooLarge> {
