@@ -23,11 +23,13 @@ pub enum Policy {
     OursNoPipeline,
     /// Ours, with chunks written when they are evicted, least recently used first.
     OursNoLifecycle,
+    /// Ours with chunks evicted least recently used first, but written ahead of time.
+    OursLru,
 }
 
 impl Policy {
     /// All of them, baselines first.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Lmk,
         Self::Swap,
         Self::ChunkSwap,
@@ -36,6 +38,7 @@ impl Policy {
         Self::OursNoCompression,
         Self::OursNoPipeline,
         Self::OursNoLifecycle,
+        Self::OursLru,
     ];
 
     /// Its name in reports.
@@ -49,6 +52,7 @@ impl Policy {
             Self::OursNoCompression => "ours-no-compression",
             Self::OursNoPipeline => "ours-no-pipeline",
             Self::OursNoLifecycle => "ours-no-lifecycle",
+            Self::OursLru => "ours-lru",
         }
     }
 
@@ -77,6 +81,7 @@ impl Policy {
             Self::Ours => ours,
             Self::OursNoCompression => Features { compression: Compression::None, ..ours },
             Self::OursNoPipeline => Features { pipeline: false, ..ours },
+            Self::OursLru => Features { heaviest_first: false, ..ours },
             Self::OursNoLifecycle => Features { ahead_of_time: false, heaviest_first: false, ..ours },
         }
     }
