@@ -1,8 +1,15 @@
 //! Contexts as 16-token KV chunks (LLMS, arXiv 2403.11805): how large a chunk is, which slot of which pool holds it, and
-//! the table through which kernels find it. Policy only: no GPU, no file, no clock.
+//! the table through which kernels find it; what to keep, drop and restore ([`policy`]); contexts on disk ([`store`]); and
+//! days of calls in a moment ([`sim`]). No GPU, no file, no thread, no clock.
+
+#![forbid(unsafe_code)]
 
 mod geometry;
+pub mod policy;
+pub mod random;
+pub mod sim;
 mod slots;
+pub mod store;
 mod table;
 
 pub use geometry::{CHUNK_TOKENS, KvGeometry, Width};

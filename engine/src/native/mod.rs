@@ -1,10 +1,12 @@
 //! What a browser replaces: files, threads, the environment. Nothing outside this folder names them.
 
 mod file;
+mod store;
 mod tune_files;
 mod worker;
 
 pub use file::{MappedFile, open_model};
+pub use store::Directory;
 pub use tune_files::TuneFiles;
 pub use worker::Worker;
 

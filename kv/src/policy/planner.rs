@@ -1,0 +1,170 @@
+//! Which missing chunks to read and which to compute.
+//!
+//! Reading and computing run side by side, so a restore takes as long as the slower of the two: the plan minimises
+//! max(T_recompute(tokens), T_read(bytes)) over how many chunks are computed, as LLMS does. All chunks take the same time
+//! to compute, so those that are longest to read are computed first; of equally long ones the earlier, whose attention
+//! is shorter. The best split is often no split: reads alone win wherever one chunk takes longer to compute than all
+//! take to read, and the plan says so.
+
+use super::fit::LineFit;
+use crate::CHUNK_TOKENS;
+
+/// What the planner knows of the device.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Rates {
+    /// Seconds to compute so many tokens.
+    pub recompute: LineFit,
+    /// Seconds to read and open so many bytes.
+    pub read: LineFit,
+}
+
+/// A chunk that is not in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MissingChunk {
+    /// Index in its context.
+    pub index: u32,
+    /// Bytes on disk, or `None` where it can only be computed.
+    pub read_bytes: Option<u64>,
+}
+
+/// What a plan came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Choice {
+    /// Nothing was missing.
+    Nothing,
+    /// Reads alone are fastest.
+    AllRead,
+    /// Computing alone is fastest, or nothing can be read.
+    AllRecompute,
+    /// Both at once beat either.
+    Split,
+}
+
+/// How to restore a context.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RestorePlan {
+    /// Chunks to compute, in order.
+    pub recompute: Vec<u32>,
+    /// Chunks to read, in order.
+    pub read: Vec<u32>,
+    /// Seconds that computing should take.
+    pub recompute_s: f64,
+    /// Seconds that reading should take.
+    pub read_s: f64,
+    /// Seconds until both are done.
+    pub total_s: f64,
+    /// Seconds that the better of reading all and computing all would take.
+    pub best_single_s: f64,
+    /// What it came to.
+    pub choice: Choice,
+}
+
+/// Plan a restore. Without `pipeline` chunks that can be read are read, and the rest is computed after that.
+pub fn plan(missing: &[MissingChunk], rates: &Rates, pipeline: bool) -> RestorePlan {
+    let mut readable: Vec<(u64, u32)> =
+        missing.iter().filter_map(|chunk| Some((chunk.read_bytes?, chunk.index))).collect();
+    readable.sort_by_key(|(bytes, index)| (std::cmp::Reverse(*bytes), *index));
+    let forced = missing.len() - readable.len();
+    let all_bytes: u64 = readable.iter().map(|(bytes, _)| bytes).sum();
+    let recompute_s = |chunks: usize| rates.recompute.predict((chunks * CHUNK_TOKENS) as f64);
+    let read_s = |bytes: u64| rates.read.predict(bytes as f64);
+    let joined = |a: f64, b: f64| if pipeline { a.max(b) } else { a + b };
+
+    let all_read_s = joined(recompute_s(forced), read_s(all_bytes));
+    let all_recompute_s = recompute_s(missing.len());
+    let (mut computed, mut total_s, mut bytes_left) = (0, all_read_s, all_bytes);
+    if pipeline {
+        let mut bytes = all_bytes;
+        for (k, (chunk_bytes, _)) in (1..).zip(&readable) {
+            bytes -= chunk_bytes;
+            let candidate = joined(recompute_s(forced + k), read_s(bytes));
+            if candidate < total_s {
+                (computed, total_s, bytes_left) = (k, candidate, bytes);
+            }
+        }
+    }
+    let (computed_chunks, read_chunks) = readable.split_at(computed);
+    let mut recompute: Vec<u32> =
+        missing.iter().filter(|chunk| chunk.read_bytes.is_none()).map(|chunk| chunk.index).collect();
+    recompute.extend(computed_chunks.iter().map(|(_, index)| index));
+    recompute.sort_unstable();
+    let mut read: Vec<u32> = read_chunks.iter().map(|(_, index)| *index).collect();
+    read.sort_unstable();
+    let choice = match (recompute.is_empty(), read.is_empty()) {
+        (true, true) => Choice::Nothing,
+        (true, false) => Choice::AllRead,
+        (false, true) => Choice::AllRecompute,
+        (false, false) => Choice::Split,
+    };
+    RestorePlan {
+        recompute_s: recompute_s(recompute.len()),
+        read_s: read_s(bytes_left),
+        recompute,
+        read,
+        total_s,
+        best_single_s: all_read_s.min(all_recompute_s),
+        choice,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::SplitMix;
+
+    fn rates(tokens_per_s: f64, bytes_per_s: f64) -> Rates {
+        Rates { recompute: LineFit::new(0.0, 1.0 / tokens_per_s), read: LineFit::new(0.0001, 1.0 / bytes_per_s) }
+    }
+
+    fn missing(n: u32, bytes: u64) -> Vec<MissingChunk> {
+        (0..n).map(|index| MissingChunk { index, read_bytes: Some(bytes) }).collect()
+    }
+
+    #[test]
+    fn a_split_beats_both_where_both_are_alike() {
+        let plan = plan(&missing(128, 1_000_000), &rates(1600.0, 100e6), true);
+        assert_eq!(plan.choice, Choice::Split);
+        assert!(plan.total_s < 0.55 * plan.best_single_s, "{plan:?}");
+        assert_eq!(plan.recompute.len() + plan.read.len(), 128);
+    }
+
+    #[test]
+    fn it_knows_when_a_part_cannot_help() {
+        let reads = plan(&missing(128, 100_000), &rates(100.0, 2e9), true);
+        assert_eq!((reads.choice, reads.recompute.len()), (Choice::AllRead, 0));
+        assert_eq!(reads.total_s, reads.best_single_s);
+        let computes = plan(&missing(4, 10_000_000), &rates(10_000.0, 1e6), true);
+        assert_eq!(computes.choice, Choice::AllRecompute);
+        assert_eq!(plan(&[], &rates(1.0, 1.0), true).choice, Choice::Nothing);
+        let mut lost = missing(3, 1000);
+        lost[1].read_bytes = None;
+        let plan = plan(&lost, &rates(100.0, 2e9), true);
+        assert_eq!((plan.recompute, plan.read), (vec![1], vec![0, 2]));
+    }
+
+    #[test]
+    fn no_other_number_of_computed_chunks_is_faster() {
+        let mut random = SplitMix::new(9);
+        for _ in 0..200 {
+            let missing: Vec<_> = (0..1 + random.below(60) as u32)
+                .map(|index| MissingChunk {
+                    index,
+                    read_bytes: random.chance(0.9).then(|| 10_000 * (1 + random.below(8))),
+                })
+                .collect();
+            let rates = rates(100.0 * (1.0 + 50.0 * random.unit()), 1e6 * (1.0 + 99.0 * random.unit()));
+            let plan = plan(&missing, &rates, true);
+            let mut sizes: Vec<u64> = missing.iter().filter_map(|chunk| chunk.read_bytes).collect();
+            sizes.sort_unstable();
+            let forced = missing.len() - sizes.len();
+            for read in 0..=sizes.len() {
+                let bytes: u64 = sizes[..read].iter().sum();
+                let tokens = (forced + sizes.len() - read) * CHUNK_TOKENS;
+                let other = rates.recompute.predict(tokens as f64).max(rates.read.predict(bytes as f64));
+                assert!(plan.total_s <= other + 1e-12);
+            }
+            assert!((plan.total_s - plan.recompute_s.max(plan.read_s)).abs() < 1e-12);
+        }
+    }
+}
