@@ -24,6 +24,8 @@ struct Kernel {
     features: Vec<String>,
     #[serde(default)]
     subgroup: u32,
+    #[serde(default)]
+    subgroup_most: u32,
     group: [u32; 2],
 }
 
@@ -63,10 +65,11 @@ fn emit(
     feature: Option<&str>,
     table: &mut String,
 ) {
-    let variant = [Some(name), format, feature].into_iter().flatten().collect::<Vec<_>>().join(".");
+    let features: Vec<&str> = feature.map(|f| f.split('+').collect()).unwrap_or_default();
+    let variant = [Some(name), format].into_iter().flatten().chain(features.iter().copied()).collect::<Vec<_>>().join(".");
     let mut defines = BTreeSet::new();
     defines.extend(format.map(|f| format!("W_{}", f.to_uppercase())));
-    defines.extend(feature.map(str::to_uppercase));
+    defines.extend(features.iter().map(|f| f.to_uppercase()));
 
     let wgsl = root.join("wgsl");
     let text = fs::read_to_string(wgsl.join(format!("{name}.wgsl"))).unwrap_or_else(|e| panic!("{name}.wgsl: {e}"));
@@ -88,15 +91,18 @@ fn emit(
 
     let file = format!("{variant}.wgsl");
     fs::write(out.join(&file), &source).unwrap();
+    let has = |name: &str| features.contains(&name);
     let format = format.map_or("None".into(), |f| format!("Some(WeightFormat::{})", f.to_uppercase()));
     write!(
         table,
-        "Variant {{ kernel: {name:?}, name: {variant:?}, format: {format}, subgroups: {}, f16: {}, kv32: {}, min_subgroup: {}, workgroup: {:?}, group: {:?}, \
+        "Variant {{ kernel: {name:?}, name: {variant:?}, format: {format}, subgroups: {}, f16: {}, pages: {:?}, d64: {}, min_subgroup: {}, max_subgroup: {}, workgroup: {:?}, group: {:?}, \
          params: {:?}, source: include_str!(concat!(env!(\"OUT_DIR\"), \"/{file}\")),\n  members: &[{}],\n  bindings: &[{}] }},\n",
-        feature == Some("subgroups"),
-        feature == Some("f16"),
-        feature == Some("kv32"),
-        if feature == Some("subgroups") { kernel.subgroup } else { 0 },
+        has("subgroups"),
+        has("f16"),
+        ["kv16", "kv32", "mixed"].into_iter().find(|f| has(f)).unwrap_or(""),
+        has("d64"),
+        if has("subgroups") { kernel.subgroup } else { 0 },
+        if has("subgroups") { kernel.subgroup_most } else { 0 },
         entry.workgroup_size,
         kernel.group,
         kernel.params,

@@ -17,8 +17,12 @@ pub struct Variant {
     pub min_subgroup: u32,
     /// Whether it needs f16 arithmetic.
     pub f16: bool,
-    /// Whether keys and values lie in its pages as f32 rather than f16.
-    pub kv32: bool,
+    /// The greatest subgroup size that it runs with; 0: any.
+    pub max_subgroup: u32,
+    /// Pages that it reads: `kv16` of f16 only, `kv32` of f32 only, `mixed` all but f32; empty: any.
+    pub pages: &'static str,
+    /// Whether it takes heads of 64 dimensions at most.
+    pub d64: bool,
     /// Threads of a workgroup.
     pub workgroup: [u32; 3],
     /// What one workgroup covers: output features, batch rows.

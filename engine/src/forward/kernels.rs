@@ -11,21 +11,21 @@ pub struct Kernels {
     narrow: &'static str,
     /// What the device runs.
     runs: Vec<&'static Variant>,
-    /// Keys and values are kept as f32.
-    exact: bool,
-    /// Threads that fill the device; attention is split until it has them.
-    pub threads: u32,
+    /// Which pages there are: `kv32`, `kv16` or `mixed`.
+    pages: &'static str,
+    /// Workgroups that fill the device; attention is split until it has them.
+    pub tasks: u32,
 }
 
 impl Kernels {
     /// Few wide cores want one thread a few output features and no barrier, many cores want the panels dealt out.
-    pub fn for_backend(backend: &Backend, exact: bool) -> Self {
+    pub fn for_backend(backend: &Backend, pages: &'static str) -> Self {
         let software = backend.is_software();
         Self {
             narrow: if software { "matvec" } else { "matvec_wide" },
-            exact,
+            pages,
             runs: VARIANTS.iter().filter(|v| backend.runs(v)).collect(),
-            threads: if software { 256 } else { 16_384 },
+            tasks: if software { 24 } else { 512 },
         }
     }
 
@@ -35,14 +35,17 @@ impl Kernels {
         self.best(&format!("{kernel}.{}", format.name()))
     }
 
-    /// The variant for f32 pages where there is one and they are kept, that with subgroups where there is one and the device
-    /// runs it, else the plain one.
+    /// The variant with subgroups where there is one and the device runs it, else the plain one.
     pub fn best(&self, name: &str) -> &'static Variant {
-        if let Some(exact) = variant(&format!("{name}.kv32")).filter(|_| self.exact) {
-            return exact;
-        }
         let plain = || variant(name).unwrap_or_else(|| panic!("no kernel {name}"));
         variant(&format!("{name}.subgroups")).filter(|v| self.has(v)).unwrap_or_else(plain)
+    }
+
+    /// Attention over pages of f32, of f16, or of f16 and below.
+    pub fn attention(&self, head_dim: usize) -> &'static Variant {
+        let size = if head_dim <= 64 { ".d64" } else { "" };
+        let name = format!("attn_split.subgroups.{}{size}", self.pages);
+        variant(&name).filter(|v| self.has(v)).unwrap_or_else(|| self.best("attn_split"))
     }
 
     fn has(&self, variant: &Variant) -> bool {

@@ -3,7 +3,8 @@
 use concertina_elastic::SubModel;
 use concertina_formats::{Activation, ModelSpec, RopeStyle};
 use concertina_shaders::{
-    AttnParams, EmbedParams, GatherParams, GluParams, MatmulParams, NormParams, RopeParams, SampleParams,
+    AttnParams, EmbedParams, GatherParams, GluParams, MatmulParams, NormParams, QuantParams, RopeParams,
+    SampleParams,
 };
 
 use super::buffers::RECENT;
@@ -22,6 +23,7 @@ struct Recorder<'a> {
     kernels: &'a Kernels,
     buffers: &'a Buffers,
     wide: bool,
+    rotate: bool,
     recording: Recording,
 }
 
@@ -157,20 +159,29 @@ impl Recorder<'_> {
         if let Some(weight) = w.k_norm {
             self.head_norm(b.k, weight, groups, hk);
         }
+        let rotate = rotation(spec, self.rotate);
         let rope = RopeParams {
             heads: heads as u32,
+            heads_per_group: heads_per_group as u32,
             kept: groups as u32,
             groups: spec.n_groups as u32,
             head_dim: spec.head_dim as u32,
-            q_stride: hq as u32,
-            kv_stride: hk as u32,
             halves: u32::from(spec.rope_style == RopeStyle::Halves),
             rope_offset: (layer.rope * rows * spec.head_dim / 2) as u32,
+            rotate,
+            q_stride: hq as u32,
+            q_step: (heads_per_group * spec.head_dim) as u32,
+            k_stride: hk as u32,
+            k_step: spec.head_dim as u32,
+            v_stride: hk as u32,
+            v_step: spec.head_dim as u32,
+            out_stride: hq as u32,
+            ..Default::default()
         };
-        let quads = ((heads + 2 * groups) * spec.head_dim / 4) as u32;
+        let octets = ((heads + 2 * groups) * spec.head_dim / 8) as u32;
         let pages = b.pages[index];
-        let args = [b.rows, b.tables, b.rope, b.k, b.v, b.q, pages];
-        self.recording.push(self.kernels.best("rope_kv"), &rope, &args, [Work::Fixed(quads), Work::Rows]);
+        let args = [b.rows, b.tables, b.rope, b.q, b.k, b.v, b.turned, pages];
+        self.recording.push(self.kernels.best("rope_kv"), &rope, &args, [Work::Fixed(octets), Work::Rows]);
 
         let attn = AttnParams {
             heads: heads as u32,
@@ -181,10 +192,12 @@ impl Recorder<'_> {
             out_stride: hq as u32,
             window: layer.window.unwrap_or(0),
             scale: spec.attn_scale,
+            rotate,
+            ..Default::default()
         };
-        let args = [b.rows, b.tables, b.q, pages, b.partial, b.split_ml, b.chunk_ml];
-        let work = [Work::RowsSplits(heads as u32), Work::Fixed(1)];
-        self.recording.push(self.kernels.best("attn_split"), &attn, &args, work);
+        let args = [b.rows, b.tables, b.turned, pages, b.partial, b.split_ml, b.chunk_ml];
+        let attention = Work::Attention { groups: groups as u32, heads_per_group: heads_per_group as u32 };
+        self.recording.push(self.kernels.attention(spec.head_dim), &attn, &args, [attention, Work::Fixed(1)]);
         let args = [b.partial, b.split_ml, b.attended, b.row_ml];
         let work = [Work::Fixed((heads * spec.head_dim / 4) as u32), Work::Rows];
         self.recording.push(self.kernels.best("attn_merge"), &attn, &args, work);
@@ -222,6 +235,23 @@ impl Recorder<'_> {
     }
 }
 
+/// Dimensions of a block of the Walsh-Hadamard transform: the largest power of two that divides a head.
+fn rotation(spec: &ModelSpec, rotate: bool) -> u32 {
+    if rotate { 1 << spec.head_dim.trailing_zeros() } else { 0 }
+}
+
+/// Chunks that change their width, in every layer.
+pub fn requantise(spec: &ModelSpec, kernels: &Kernels, b: &Buffers) -> Recording {
+    let groups = spec.n_groups as u32;
+    let params = QuantParams { kept: groups, groups, head_dim: spec.head_dim as u32, pad: 0 };
+    let mut recording = Recording::default();
+    for pages in &b.pages {
+        let work = [Work::Fixed(16 * groups), Work::Jobs];
+        recording.push(kernels.best("kv_quant"), &params, &[b.jobs, *pages], work);
+    }
+    recording
+}
+
 /// Embedding to the last residual, for a sub-model. `wide`: for batches rather than a row or two.
 pub fn layers(
     spec: &ModelSpec,
@@ -232,7 +262,8 @@ pub fn layers(
     sub: &SubModel,
     wide: bool,
 ) -> Result<Recording> {
-    let mut recorder = Recorder { spec, kernels, buffers, wide, recording: Recording::default() };
+    let rotate = capacity.rotate;
+    let mut recorder = Recorder { spec, kernels, buffers, wide, rotate, recording: Recording::default() };
     recorder.embed(&weights.embed);
     for (i, (layer, units)) in weights.layers.iter().zip(&sub.layers).enumerate() {
         recorder.layer(i, layer, units.groups, units.neurons, capacity.rows)?;
@@ -248,7 +279,7 @@ pub fn head(
     weights: &Weights,
     wide: bool,
 ) -> Result<Recording> {
-    let mut recorder = Recorder { spec, kernels, buffers, wide, recording: Recording::default() };
+    let mut recorder = Recorder { spec, kernels, buffers, wide, rotate: false, recording: Recording::default() };
     let b = buffers;
     let dim = spec.dim as u32;
     let gather = GatherParams { dim, ..Default::default() };
