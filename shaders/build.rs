@@ -66,7 +66,7 @@ fn emit(
     table: &mut String,
 ) {
     let features: Vec<&str> = feature.map(|f| f.split('+').collect()).unwrap_or_default();
-    let variant = [Some(name), format].into_iter().flatten().chain(features.iter().copied()).collect::<Vec<_>>().join(".");
+    let variant = [Some(name), format].into_iter().flatten().chain(features.iter().copied().filter(|f| *f != "quantised")).collect::<Vec<_>>().join(".");
     let mut defines = BTreeSet::new();
     defines.extend(format.map(|f| format!("W_{}", f.to_uppercase())));
     defines.extend(features.iter().map(|f| f.to_uppercase()));
@@ -99,7 +99,7 @@ fn emit(
          params: {:?}, source: include_str!(concat!(env!(\"OUT_DIR\"), \"/{file}\")),\n  members: &[{}],\n  bindings: &[{}] }},\n",
         has("subgroups"),
         has("f16"),
-        ["kv16", "kv32", "mixed"].into_iter().find(|f| has(f)).unwrap_or(""),
+        ["kv32", "kv16", "kv8", "kv4", "kv2"].into_iter().find(|f| has(f)).unwrap_or(""),
         has("d64"),
         if has("subgroups") { kernel.subgroup } else { 0 },
         if has("subgroups") { kernel.subgroup_most } else { 0 },

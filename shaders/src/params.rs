@@ -222,12 +222,12 @@ params! {
         scale: f32,
         /// Dimensions of a block of the transform that values went through; 0: none.
         rotate: u32,
+        /// Which of the dispatches over the same keys this is: some adapters have one for each width.
+        part: u32,
+        /// How many there are.
+        parts: u32,
         /// Padding.
-        pad0: u32,
-        /// Padding.
-        pad1: u32,
-        /// Padding.
-        pad2: u32,
+        pad: u32,
     }
 
     /// Parameters of `sample` and `row_nll`.

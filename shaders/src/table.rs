@@ -19,7 +19,7 @@ pub struct Variant {
     pub f16: bool,
     /// The greatest subgroup size that it runs with; 0: any.
     pub max_subgroup: u32,
-    /// Pages that it reads: `kv16` of f16 only, `kv32` of f32 only, `mixed` all but f32; empty: any.
+    /// Pages that it reads: `kv32`, `kv16`, `kv8`, `kv4` or `kv2`; empty: any.
     pub pages: &'static str,
     /// Whether it takes heads of 64 dimensions at most.
     pub d64: bool,

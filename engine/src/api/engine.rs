@@ -69,7 +69,7 @@ impl Engine {
             contexts: o.contexts.clamp(1, 4096),
             units: (o.kv_budget_bytes / layers.max(1) / geometry.unit_bytes()) as usize,
             exact: o.exact,
-            mixed: o.narrows(),
+            widths: std::iter::once(geometry.written).chain(o.narrow_widths()).collect(),
             rotate: o.kv_rotate && !o.exact,
         };
         let mut forward = Forward::load(&mut backend, &self.model, capacity, progress).await?;

@@ -74,6 +74,13 @@ impl Options {
         !self.exact && self.kv_width.is_quantised()
     }
 
+    /// Widths that sealed chunks get.
+    pub(crate) fn narrow_widths(&self) -> Vec<Width> {
+        let narrows = self.narrows();
+        let used = |width: &Width| narrows && (0..1000).any(|index| self.width_of(index) == Some(*width));
+        [Width::W8, Width::W4, Width::W2].into_iter().filter(used).collect()
+    }
+
     /// The width of sealed chunk `index`, if it is to change.
     pub(crate) fn width_of(&self, index: usize) -> Option<Width> {
         let narrower = match self.kv_width {

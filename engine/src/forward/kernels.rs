@@ -11,19 +11,19 @@ pub struct Kernels {
     narrow: &'static str,
     /// What the device runs.
     runs: Vec<&'static Variant>,
-    /// Which pages there are: `kv32`, `kv16` or `mixed`.
-    pages: &'static str,
+    /// Bits of the pages that there may be.
+    bits: Vec<usize>,
     /// Workgroups that fill the device; attention is split until it has them.
     pub tasks: u32,
 }
 
 impl Kernels {
     /// Few wide cores want one thread a few output features and no barrier, many cores want the panels dealt out.
-    pub fn for_backend(backend: &Backend, pages: &'static str) -> Self {
+    pub fn for_backend(backend: &Backend, bits: Vec<usize>) -> Self {
         let software = backend.is_software();
         Self {
             narrow: if software { "matvec" } else { "matvec_wide" },
-            pages,
+            bits,
             runs: VARIANTS.iter().filter(|v| backend.runs(v)).collect(),
             tasks: if software { 24 } else { 512 },
         }
@@ -41,11 +41,11 @@ impl Kernels {
         variant(&format!("{name}.subgroups")).filter(|v| self.has(v)).unwrap_or_else(plain)
     }
 
-    /// Attention over pages of f32, of f16, or of f16 and below.
-    pub fn attention(&self, head_dim: usize) -> &'static Variant {
+    /// Attention, over all widths that there may be: one dispatch, or one for each.
+    pub fn attention(&self, head_dim: usize) -> Vec<&'static Variant> {
         let size = if head_dim <= 64 { ".d64" } else { "" };
-        let name = format!("attn_split.subgroups.{}{size}", self.pages);
-        variant(&name).filter(|v| self.has(v)).unwrap_or_else(|| self.best("attn_split"))
+        let of = |bits: &usize| variant(&format!("attn_split.subgroups.kv{bits}{size}")).filter(|v| self.has(v));
+        self.bits.iter().map(of).collect::<Option<_>>().unwrap_or_else(|| vec![self.best("attn_split")])
     }
 
     fn has(&self, variant: &Variant) -> bool {

@@ -183,6 +183,7 @@ impl Recorder<'_> {
         let args = [b.rows, b.tables, b.rope, b.q, b.k, b.v, b.turned, pages];
         self.recording.push(self.kernels.best("rope_kv"), &rope, &args, [Work::Fixed(octets), Work::Rows]);
 
+        let variants = self.kernels.attention(spec.head_dim);
         let attn = AttnParams {
             heads: heads as u32,
             heads_per_group: heads_per_group as u32,
@@ -193,11 +194,14 @@ impl Recorder<'_> {
             window: layer.window.unwrap_or(0),
             scale: spec.attn_scale,
             rotate,
+            parts: variants.len() as u32,
             ..Default::default()
         };
         let args = [b.rows, b.tables, b.turned, pages, b.partial, b.split_ml, b.chunk_ml];
-        let attention = Work::Attention { groups: groups as u32, heads_per_group: heads_per_group as u32 };
-        self.recording.push(self.kernels.attention(spec.head_dim), &attn, &args, [attention, Work::Fixed(1)]);
+        let work = Work::Attention { groups: groups as u32, heads_per_group: heads_per_group as u32 };
+        for (part, variant) in (0..).zip(variants) {
+            self.recording.push(variant, &AttnParams { part, ..attn }, &args, [work, Work::Fixed(1)]);
+        }
         let args = [b.partial, b.split_ml, b.attended, b.row_ml];
         let work = [Work::Fixed((heads * spec.head_dim / 4) as u32), Work::Rows];
         self.recording.push(self.kernels.best("attn_merge"), &attn, &args, work);

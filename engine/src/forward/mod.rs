@@ -47,12 +47,7 @@ impl Forward {
         progress: Progress<'_>,
     ) -> Result<Self> {
         let spec = model.spec.clone();
-        let pages = match (capacity.exact, capacity.mixed) {
-            (true, _) => "kv32",
-            (false, true) => "mixed",
-            (false, false) => "kv16",
-        };
-        let kernels = Kernels::for_backend(backend, pages);
+        let kernels = Kernels::for_backend(backend, capacity.widths.iter().map(|width| width.bits()).collect());
         let capacity = capacity.fitted(&spec, backend.buffer_limits())?;
         let buffers = Buffers::alloc(backend, &spec, &capacity)?;
         let weights = weights::load(backend, model, progress).await?;

@@ -20,8 +20,11 @@ impl Forward {
         if jobs.is_empty() {
             return Ok(());
         }
-        let narrower = |(from, to): &(ChunkEntry, ChunkEntry)| to.width.is_quantised() && to.width > from.width;
-        assert!(self.capacity.mixed && jobs.iter().all(narrower), "{jobs:?}");
+        let widths = &self.capacity.widths;
+        let narrower = |(from, to): &(ChunkEntry, ChunkEntry)| {
+            to.width.is_quantised() && to.width > from.width && widths.contains(&to.width)
+        };
+        assert!(jobs.iter().all(narrower), "{jobs:?}");
         if self.quant.is_none() {
             let recording = layers::requantise(&self.spec, &self.kernels, &self.buffers);
             self.quant = Some(backend.prepare(recording)?);

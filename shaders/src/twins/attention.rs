@@ -79,10 +79,6 @@ pub fn kv_quant(step: &Step, p: &QuantParams, jobs: Words<'_>, pages: Words<'_>)
                 pages.set_h(2 * to.meta(t) + 1, least);
                 let (scale, offset) = to.scale(pages, t);
                 let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
-                // What a word's other bits held does not matter: all of them are written, padding too.
-                if t == 0 {
-                    (to.first..to.first + to.data).for_each(|word| pages.set_u(word, 0));
-                }
                 for (i, v) in e.iter().enumerate() {
                     let n = ((v - offset) * inverse).round_ties_even().clamp(0.0, steps);
                     to.set_integer(pages, t, i, n as u32);
@@ -97,10 +93,11 @@ fn first_seen(pos: usize, window: u32) -> usize {
     if window == 0 { 0 } else { (pos + 1).saturating_sub(window as usize) }
 }
 
-/// Attention over parts of the chunks. `partial`: (rows, heads, splits, head_dim),
-/// `split_ml`: (rows, heads, splits) and `chunk_ml`: (rows, heads, batch_chunks) of maximum and sum.
+/// Attention over parts of the chunks; `only` over those of so many bits. `partial`: (rows, heads, parts, splits, head_dim),
+/// `split_ml`: (rows, heads, parts, splits) and `chunk_ml`: (rows, heads, batch_chunks) of maximum and sum.
 #[allow(clippy::too_many_arguments)] // a kernel's bindings
 pub fn attn_split(
+    only: Option<usize>,
     step: &Step,
     p: &AttnParams,
     rows: Words<'_>,
@@ -122,13 +119,19 @@ pub fn attn_split(
             for split in 0..step.splits as usize {
                 let begin = (split * step.chunks_per_split as usize).max(seen / CHUNK);
                 let end = ((split + 1) * step.chunks_per_split as usize).min(pos / CHUNK + 1);
-                let at = (row * p.heads as usize + head) * step.splits as usize + split;
+                let part = (row * p.heads as usize + head) * p.parts as usize + p.part as usize;
+                let at = part * step.splits as usize + split;
+                let mut empty = true;
                 let (mut m, mut l) = (-1e30f32, 0f32);
                 let mut acc = vec![0f32; dim];
                 for chunk in begin..end {
                     let entry = entry(tables, table, chunk);
                     let keys = Plane::of(entry, false, group, p.groups, p.head_dim);
                     let values = Plane::of(entry, true, group, p.groups, p.head_dim);
+                    if only.is_some_and(|bits| bits != keys.bits) {
+                        continue;
+                    }
+                    empty = false;
                     let tokens = (chunk * CHUNK).max(seen)..=(chunk * CHUNK + CHUNK - 1).min(pos);
                     let scores: Vec<(usize, f32)> = tokens
                         .map(|t| {
@@ -155,7 +158,7 @@ pub fn attn_split(
                     }
                 }
                 hadamard(&mut acc, p.rotate as usize);
-                if begin < end {
+                if !empty {
                     acc.iter().enumerate().for_each(|(i, v)| partial.set_f(at * dim + i, *v));
                 }
                 split_ml.set_f(at * 2, m);
@@ -177,8 +180,9 @@ pub fn attn_merge(
     let dim = p.head_dim as usize;
     for row in 0..step.rows as usize {
         for head in 0..p.heads as usize {
-            let at = (row * p.heads as usize + head) * step.splits as usize;
-            let parts: Vec<(usize, f32, f32)> = (at..at + step.splits as usize)
+            let splits = (step.splits * p.parts) as usize;
+            let at = (row * p.heads as usize + head) * splits;
+            let parts: Vec<(usize, f32, f32)> = (at..at + splits)
                 .map(|at| (at, split_ml.f(at * 2), split_ml.f(at * 2 + 1)))
                 .filter(|(_, _, l)| *l > 0.0)
                 .collect();

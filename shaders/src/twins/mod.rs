@@ -82,6 +82,7 @@ pub fn run(call: &Call<'_>) {
         };
     }
     let format = || call.variant.format.expect("a kernel over weights has a format");
+    let only = call.variant.pages.strip_prefix("kv").and_then(|bits| bits.parse().ok());
     match call.variant.kernel {
         "embed" => embed(format(), s, params!(), a[0], a[1], a[3]),
         "gather_rows" => gather_rows(s, params!(), a[0], a[1], a[2]),
@@ -89,7 +90,7 @@ pub fn run(call: &Call<'_>) {
         "matmul" | "matvec" | "matvec_wide" => matmul(format(), s, params!(), a[0], a[1], a[3], a[4]),
         "glu" => glu(s, params!(), a[0], a[1]),
         "rope_kv" => rope_kv(s, params!(), a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7]),
-        "attn_split" => attn_split(s, params!(), a[0], a[1], a[2], a[3], a[4], a[5], a[6]),
+        "attn_split" => attn_split(only, s, params!(), a[0], a[1], a[2], a[3], a[4], a[5], a[6]),
         "kv_quant" => kv_quant(s, params!(), a[0], a[1]),
         "attn_merge" => attn_merge(s, params!(), a[0], a[1], a[2], a[3]),
         "attn_share" => attn_share(s, params!(), a[0], a[1], a[2], a[3]),

@@ -82,7 +82,7 @@ fn attn_split(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_in
         shared_out[(t + 16u * n) * 4u + j] = acc[n];
     }
     workgroupBarrier();
-    let out = (row * params.heads + head) * step.splits + task.split;
+    let out = part_of(task, j);
     // An empty part writes no values.
     let store = task.real[j] && l > 0.0;
     for (var n = 0u; n < QUADS; n++) {

@@ -235,8 +235,9 @@ fn load_q(b: u32, o: u32, task: Task) {
 }
 
 #ifdef KV32
+const WIDTH = W32;
 // Scores of tokens `lane` and `lane + 8` over the dimensions of block b.
-fn scores32(at: u32, b: u32, lane: u32) {
+fn scores(at: u32, b: u32, lane: u32) {
     let last = params.head_dim / 8u - 1u;
     let i0 = at + min(b * 8u + 0u, last) * 32u + lane;
     take0(b * 4u, bitcast<vec4<f32>>(pages[i0]), bitcast<vec4<f32>>(pages[i0 + 16u]), bitcast<vec4<f32>>(pages[i0 + 8u]), bitcast<vec4<f32>>(pages[i0 + 24u]));
@@ -257,7 +258,7 @@ fn scores32(at: u32, b: u32, lane: u32) {
 }
 
 // The lane's dimensions of block b of eight tokens from t on, weighted with p, tokens past `last` repeating it.
-fn values32(at: u32, b: u32, lane: u32, t: u32, last: u32) {
+fn values(at: u32, b: u32, lane: u32, t: u32, last: u32) {
     let octets = params.head_dim / 8u;
     let o = min(b * 8u + lane, octets - 1u);
     let i0 = at + (min(t + 0u, last) * octets + o) * 2u;
@@ -277,10 +278,11 @@ fn values32(at: u32, b: u32, lane: u32, t: u32, last: u32) {
     let i7 = at + (min(t + 7u, last) * octets + o) * 2u;
     give7(b * 4u, bitcast<vec4<f32>>(pages[i7]), bitcast<vec4<f32>>(pages[i7 + 1u]));
 }
-
-#else
+#endif
+#ifdef KV16
+const WIDTH = W16;
 // Scores of tokens `lane` and `lane + 8` over the dimensions of block b.
-fn scores16(at: u32, b: u32, lane: u32) {
+fn scores(at: u32, b: u32, lane: u32) {
     let last = params.head_dim / 8u - 1u;
     let i0 = at + min(b * 8u + 0u, last) * 16u + lane;
     let u0 = pages[i0];
@@ -317,7 +319,7 @@ fn scores16(at: u32, b: u32, lane: u32) {
 }
 
 // The lane's dimensions of block b of eight tokens from t on, weighted with p, tokens past `last` repeating it.
-fn values16(at: u32, b: u32, lane: u32, t: u32, last: u32) {
+fn values(at: u32, b: u32, lane: u32, t: u32, last: u32) {
     let octets = params.head_dim / 8u;
     let o = at + min(b * 8u + lane, octets - 1u);
     let u0 = pages[o + min(t + 0u, last) * octets];
@@ -337,11 +339,11 @@ fn values16(at: u32, b: u32, lane: u32, t: u32, last: u32) {
     let u7 = pages[o + min(t + 7u, last) * octets];
     give7(b * 4u, halves4(u7.xy), halves4(u7.zw));
 }
-
 #endif
-#ifdef MIXED
+#ifdef KV8
+const WIDTH = W8;
 // Scores of tokens `lane` and `lane + 8` over the dimensions of block b.
-fn scores8(at: u32, b: u32, lane: u32) {
+fn scores(at: u32, b: u32, lane: u32) {
     let last = params.head_dim / 8u - 1u;
     let i0 = at + min(b * 4u + 0u, last / 2u) * 16u + lane;
     let u0 = pages[i0];
@@ -365,8 +367,8 @@ fn scores8(at: u32, b: u32, lane: u32) {
     take7(b * 4u, bytes4(u3.z), bytes4(u3.w), bytes4(w3.z), bytes4(w3.w));
 }
 
-// The lane's dimensions of block b of eight tokens from t on, weighted with p.
-fn values8(at: u32, b: u32, lane: u32, t: u32) {
+// The lane's dimensions of block b of eight tokens from t on, weighted with p; `last` is for unsealed chunks.
+fn values(at: u32, b: u32, lane: u32, t: u32, last: u32) {
     let octets = params.head_dim / 8u;
     let o = at + min(b * 8u + lane, octets - 1u);
     let u0 = pages[o + (t / 2u + 0u) * octets];
@@ -382,9 +384,11 @@ fn values8(at: u32, b: u32, lane: u32, t: u32) {
     give6(b * 4u, bytes4(u3.x), bytes4(u3.y));
     give7(b * 4u, bytes4(u3.z), bytes4(u3.w));
 }
-
+#endif
+#ifdef KV4
+const WIDTH = W4;
 // Scores of tokens `lane` and `lane + 8` over the dimensions of block b.
-fn scores4(at: u32, b: u32, lane: u32) {
+fn scores(at: u32, b: u32, lane: u32) {
     let last = params.head_dim / 8u - 1u;
     let i0 = at + min(b * 2u + 0u, last / 4u) * 16u + lane;
     let u0 = pages[i0];
@@ -402,8 +406,8 @@ fn scores4(at: u32, b: u32, lane: u32) {
     take7(b * 4u, nibbles4(u1.w), nibbles4(u1.w >> 16u), nibbles4(w1.w), nibbles4(w1.w >> 16u));
 }
 
-// The lane's dimensions of block b of eight tokens from t on, weighted with p.
-fn values4(at: u32, b: u32, lane: u32, t: u32) {
+// The lane's dimensions of block b of eight tokens from t on, weighted with p; `last` is for unsealed chunks.
+fn values(at: u32, b: u32, lane: u32, t: u32, last: u32) {
     let octets = params.head_dim / 8u;
     let o = at + min(b * 8u + lane, octets - 1u);
     let u0 = pages[o + (t / 4u + 0u) * octets];
@@ -417,9 +421,11 @@ fn values4(at: u32, b: u32, lane: u32, t: u32) {
     give6(b * 4u, nibbles4(u1.z), nibbles4(u1.z >> 16u));
     give7(b * 4u, nibbles4(u1.w), nibbles4(u1.w >> 16u));
 }
-
+#endif
+#ifdef KV2
+const WIDTH = W2;
 // Scores of tokens `lane` and `lane + 8` over the dimensions of block b.
-fn scores2(at: u32, b: u32, lane: u32) {
+fn scores(at: u32, b: u32, lane: u32) {
     let last = params.head_dim / 8u - 1u;
     let i0 = at + min(b, last / 8u) * 16u + lane;
     let u = pages[i0];
@@ -434,8 +440,8 @@ fn scores2(at: u32, b: u32, lane: u32) {
     take7(b * 4u, crumbs4(u.w >> 16u), crumbs4(u.w >> 24u), crumbs4(w.w >> 16u), crumbs4(w.w >> 24u));
 }
 
-// The lane's dimensions of block b of eight tokens from t on, weighted with p.
-fn values2(at: u32, b: u32, lane: u32, t: u32) {
+// The lane's dimensions of block b of eight tokens from t on, weighted with p; `last` is for unsealed chunks.
+fn values(at: u32, b: u32, lane: u32, t: u32, last: u32) {
     let octets = params.head_dim / 8u;
     let o = at + min(b * 8u + lane, octets - 1u);
     let u = pages[o + (t / 8u) * octets];
@@ -448,14 +454,14 @@ fn values2(at: u32, b: u32, lane: u32, t: u32) {
     give6(b * 4u, crumbs4(u.w >> 0u), crumbs4(u.w >> 8u));
     give7(b * 4u, crumbs4(u.w >> 16u), crumbs4(u.w >> 24u));
 }
+#endif
 
-// The next chunk of that width, from c on.
-fn next_of(width: u32, c: u32, task: Task) -> u32 {
+// The next chunk of this form's width, from c on.
+fn next_of(c: u32, task: Task) -> u32 {
     var n = c;
-    while (n < task.end && width_of(tables[task.table + n]) != width) { n++; }
+    while (n < task.end && width_of(tables[task.table + n]) != WIDTH) { n++; }
     return n;
 }
-#endif
 
 // From scores to weights: the running maximum, and what each lane's tokens weigh.
 fn soften(c: u32, lane: u32, task: Task) {
@@ -491,10 +497,10 @@ fn soften(c: u32, lane: u32, task: Task) {
     }
 }
 
-#ifdef MIXED
+#ifdef QUANTISED
 // Scores and weights where elements are whole numbers with a scale and an offset.
-fn soften_quantised(c: u32, lane: u32, task: Task, keys: u32, vals: u32, width: u32) {
-    let data = data_pieces(width, params.head_dim);
+fn soften_quantised(c: u32, lane: u32, task: Task, keys: u32, vals: u32) {
+    let data = data_pieces(WIDTH, params.head_dim);
     let k0 = unpack2x16float(pages[keys + data + lane / 4u][lane & 3u]);
     let k1 = unpack2x16float(pages[keys + data + 2u + lane / 4u][lane & 3u]);
     s0 = s0 * k0.x + q_sum * k0.y;
@@ -525,141 +531,32 @@ fn attn_split(@builtin(workgroup_id) wg: vec3<u32>, @builtin(subgroup_invocation
     m = vec4<f32>(NONE);
     let most = max(max(task.pos.x, task.pos.y), max(task.pos.z, task.pos.w));
 
-#ifdef KV32
-    for (var c = task.begin; c < task.end; c++) {
+    for (var c = next_of(task.begin, task); c < task.end; c = next_of(c + 1u, task)) {
         let entry = tables[task.table + c];
         let keys = plane_at(entry, 0u, task.group, params.groups, params.head_dim);
         let vals = plane_at(entry, 1u, task.group, params.groups, params.head_dim);
-        s0 = vec4<f32>(0.0);
-        s1 = vec4<f32>(0.0);
-#ifdef D64
-        scores32(keys, 0u, lane);
-#else
-        for (var b = 0u; b < blocks; b++) { scores32(keys, b, lane); }
-#endif
-        soften(c, lane, task);
         let last = most - c * CHUNK;
-        for (var half = 0u; half < 2u; half++) {
-            p = select(p0, p1, half == 1u);
-#ifdef D64
-        values32(vals, 0u, lane, 8u * half, last);
-#else
-        for (var b = 0u; b < blocks; b++) { values32(vals, b, lane, 8u * half, last); }
-#endif
-        }
-    }
-#else
-#ifdef MIXED
-    for (var c = next_of(W16, task.begin, task); c < task.end; c = next_of(W16, c + 1u, task)) {
-        let entry = tables[task.table + c];
-        let keys = plane_at(entry, 0u, task.group, params.groups, params.head_dim);
-        let vals = plane_at(entry, 1u, task.group, params.groups, params.head_dim);
         s0 = vec4<f32>(0.0);
         s1 = vec4<f32>(0.0);
 #ifdef D64
-        scores16(keys, 0u, lane);
+        scores(keys, 0u, lane);
 #else
-        for (var b = 0u; b < blocks; b++) { scores16(keys, b, lane); }
+        for (var b = 0u; b < blocks; b++) { scores(keys, b, lane); }
 #endif
+#ifdef QUANTISED
+        soften_quantised(c, lane, task, keys, vals);
+#else
         soften(c, lane, task);
-        let last = most - c * CHUNK;
+#endif
         for (var half = 0u; half < 2u; half++) {
             p = select(p0, p1, half == 1u);
 #ifdef D64
-        values16(vals, 0u, lane, 8u * half, last);
+            values(vals, 0u, lane, 8u * half, last);
 #else
-        for (var b = 0u; b < blocks; b++) { values16(vals, b, lane, 8u * half, last); }
+            for (var b = 0u; b < blocks; b++) { values(vals, b, lane, 8u * half, last); }
 #endif
         }
     }
-    for (var c = next_of(W8, task.begin, task); c < task.end; c = next_of(W8, c + 1u, task)) {
-        let entry = tables[task.table + c];
-        let keys = plane_at(entry, 0u, task.group, params.groups, params.head_dim);
-        let vals = plane_at(entry, 1u, task.group, params.groups, params.head_dim);
-        s0 = vec4<f32>(0.0);
-        s1 = vec4<f32>(0.0);
-#ifdef D64
-        scores8(keys, 0u, lane);
-#else
-        for (var b = 0u; b < blocks; b++) { scores8(keys, b, lane); }
-#endif
-        soften_quantised(c, lane, task, keys, vals, W8);
-        for (var half = 0u; half < 2u; half++) {
-            p = select(p0, p1, half == 1u);
-#ifdef D64
-        values8(vals, 0u, lane, 8u * half);
-#else
-        for (var b = 0u; b < blocks; b++) { values8(vals, b, lane, 8u * half); }
-#endif
-        }
-    }
-    for (var c = next_of(W4, task.begin, task); c < task.end; c = next_of(W4, c + 1u, task)) {
-        let entry = tables[task.table + c];
-        let keys = plane_at(entry, 0u, task.group, params.groups, params.head_dim);
-        let vals = plane_at(entry, 1u, task.group, params.groups, params.head_dim);
-        s0 = vec4<f32>(0.0);
-        s1 = vec4<f32>(0.0);
-#ifdef D64
-        scores4(keys, 0u, lane);
-#else
-        for (var b = 0u; b < blocks; b++) { scores4(keys, b, lane); }
-#endif
-        soften_quantised(c, lane, task, keys, vals, W4);
-        for (var half = 0u; half < 2u; half++) {
-            p = select(p0, p1, half == 1u);
-#ifdef D64
-        values4(vals, 0u, lane, 8u * half);
-#else
-        for (var b = 0u; b < blocks; b++) { values4(vals, b, lane, 8u * half); }
-#endif
-        }
-    }
-    for (var c = next_of(W2, task.begin, task); c < task.end; c = next_of(W2, c + 1u, task)) {
-        let entry = tables[task.table + c];
-        let keys = plane_at(entry, 0u, task.group, params.groups, params.head_dim);
-        let vals = plane_at(entry, 1u, task.group, params.groups, params.head_dim);
-        s0 = vec4<f32>(0.0);
-        s1 = vec4<f32>(0.0);
-#ifdef D64
-        scores2(keys, 0u, lane);
-#else
-        for (var b = 0u; b < blocks; b++) { scores2(keys, b, lane); }
-#endif
-        soften_quantised(c, lane, task, keys, vals, W2);
-        for (var half = 0u; half < 2u; half++) {
-            p = select(p0, p1, half == 1u);
-#ifdef D64
-        values2(vals, 0u, lane, 8u * half);
-#else
-        for (var b = 0u; b < blocks; b++) { values2(vals, b, lane, 8u * half); }
-#endif
-        }
-    }
-#else
-    for (var c = task.begin; c < task.end; c++) {
-        let entry = tables[task.table + c];
-        let keys = plane_at(entry, 0u, task.group, params.groups, params.head_dim);
-        let vals = plane_at(entry, 1u, task.group, params.groups, params.head_dim);
-        s0 = vec4<f32>(0.0);
-        s1 = vec4<f32>(0.0);
-#ifdef D64
-        scores16(keys, 0u, lane);
-#else
-        for (var b = 0u; b < blocks; b++) { scores16(keys, b, lane); }
-#endif
-        soften(c, lane, task);
-        let last = most - c * CHUNK;
-        for (var half = 0u; half < 2u; half++) {
-            p = select(p0, p1, half == 1u);
-#ifdef D64
-        values16(vals, 0u, lane, 8u * half, last);
-#else
-        for (var b = 0u; b < blocks; b++) { values16(vals, b, lane, 8u * half, last); }
-#endif
-        }
-    }
-#endif
-#endif
     let l_all = across_sum(l);
     let off = across_sum(offsets);
     // The transform of values is undone: across the lanes, inside a lane, across blocks of 64.
@@ -671,28 +568,28 @@ fn attn_split(@builtin(workgroup_id) wg: vec3<u32>, @builtin(subgroup_invocation
             if (params.rotate > 0u) {
                 var x = vec4<f32>(0.0);
                 var y = vec4<f32>(0.0);
-                let c0 = select(0.0, sign_of(lane, 0u), lane / lanes == 0u / lanes);
+                let c0 = select(0.0, sign_of(lane % lanes, 0u % lanes), lane / lanes == 0u / lanes);
                 x += c0 * subgroupBroadcast(lo, 0u);
                 y += c0 * subgroupBroadcast(hi, 0u);
-                let c1 = select(0.0, sign_of(lane, 1u), lane / lanes == 1u / lanes);
+                let c1 = select(0.0, sign_of(lane % lanes, 1u % lanes), lane / lanes == 1u / lanes);
                 x += c1 * subgroupBroadcast(lo, 1u);
                 y += c1 * subgroupBroadcast(hi, 1u);
-                let c2 = select(0.0, sign_of(lane, 2u), lane / lanes == 2u / lanes);
+                let c2 = select(0.0, sign_of(lane % lanes, 2u % lanes), lane / lanes == 2u / lanes);
                 x += c2 * subgroupBroadcast(lo, 2u);
                 y += c2 * subgroupBroadcast(hi, 2u);
-                let c3 = select(0.0, sign_of(lane, 3u), lane / lanes == 3u / lanes);
+                let c3 = select(0.0, sign_of(lane % lanes, 3u % lanes), lane / lanes == 3u / lanes);
                 x += c3 * subgroupBroadcast(lo, 3u);
                 y += c3 * subgroupBroadcast(hi, 3u);
-                let c4 = select(0.0, sign_of(lane, 4u), lane / lanes == 4u / lanes);
+                let c4 = select(0.0, sign_of(lane % lanes, 4u % lanes), lane / lanes == 4u / lanes);
                 x += c4 * subgroupBroadcast(lo, 4u);
                 y += c4 * subgroupBroadcast(hi, 4u);
-                let c5 = select(0.0, sign_of(lane, 5u), lane / lanes == 5u / lanes);
+                let c5 = select(0.0, sign_of(lane % lanes, 5u % lanes), lane / lanes == 5u / lanes);
                 x += c5 * subgroupBroadcast(lo, 5u);
                 y += c5 * subgroupBroadcast(hi, 5u);
-                let c6 = select(0.0, sign_of(lane, 6u), lane / lanes == 6u / lanes);
+                let c6 = select(0.0, sign_of(lane % lanes, 6u % lanes), lane / lanes == 6u / lanes);
                 x += c6 * subgroupBroadcast(lo, 6u);
                 y += c6 * subgroupBroadcast(hi, 6u);
-                let c7 = select(0.0, sign_of(lane, 7u), lane / lanes == 7u / lanes);
+                let c7 = select(0.0, sign_of(lane % lanes, 7u % lanes), lane / lanes == 7u / lanes);
                 x += c7 * subgroupBroadcast(lo, 7u);
                 y += c7 * subgroupBroadcast(hi, 7u);
                 x = hadamard4(x);
@@ -721,7 +618,7 @@ fn attn_split(@builtin(workgroup_id) wg: vec3<u32>, @builtin(subgroup_invocation
     }
 #endif
     for (var j = 0u; j < 4u; j++) {
-        let out = (task.row[j] * params.heads + task.head[j]) * step.splits + task.split;
+        let out = part_of(task, j);
         // An empty part writes no values.
         let store = task.real[j] && l_all[j] > 0.0;
         for (var b = 0u; b < BLOCKS; b++) {

@@ -71,7 +71,6 @@ fn case(variant: &'static Variant, rng: &mut Rng, s: Shape) -> Case {
     jobs.extend([order[0] * units as u32, 2 << 28 | order[slots - 1] * units as u32]);
     let params = QuantParams { kept: s.groups.0 as u32, groups: s.groups.1 as u32, head_dim: dim as u32, pad: 0 };
     let step = Step { jobs: s.jobs.len() as u32, ..Step::default() };
-    // Padding is the twin's to zero and the kernel's to leave.
     let buffers = vec![Buffer::input(jobs), pages.output(Compare::Verified)];
     let work = [Work::Fixed(16 * s.groups.0 as u32), Work::Jobs];
     Case::new(variant, format!("{s:?}"), step, params, work, buffers).with_verify(move |buffers| {

@@ -137,7 +137,12 @@ fn case(variant: &'static Variant, rng: &mut Rng, s: Shape) -> Case {
         k.input(),
         v.input(),
         q_out.output(BOUND),
-        pages.output(if s.width == 0 { Compare::Half } else { BOUND }),
+        pages.output(match (s.width, s.rotate) {
+            (4, _) => BOUND,
+            (_, false) => Compare::Half,
+            // Sums that nearly cancel are off by more than their last place.
+            (_, true) => Compare::Halves { each: 1e-3 },
+        }),
     ];
     let work = [Work::Fixed(((heads + 2 * s.groups.0) * dim / 8) as u32), Work::Rows];
     Case::new(variant, format!("{s:?}"), step, p, work, buffers)
