@@ -228,10 +228,14 @@ fn load_q(b: u32, o: u32, task: Task) {
     let there = o < params.head_dim / 8u;
     let at = (task.row * params.q_stride + task.head * params.head_dim) / 4u + vec4<u32>(select(0u, 2u * o, there));
     let scale = select(0.0, params.scale, there);
-    for (var j = 0u; j < 4u; j++) {
-        ql[b + j] = q[at[j]] * scale;
-        qh[b + j] = q[at[j] + 1u] * scale;
-    }
+    ql[b + 0u] = q[at.x] * scale;
+    qh[b + 0u] = q[at.x + 1u] * scale;
+    ql[b + 1u] = q[at.y] * scale;
+    qh[b + 1u] = q[at.y + 1u] * scale;
+    ql[b + 2u] = q[at.z] * scale;
+    qh[b + 2u] = q[at.z + 1u] * scale;
+    ql[b + 3u] = q[at.w] * scale;
+    qh[b + 3u] = q[at.w + 1u] * scale;
 }
 
 #ifdef KV32
@@ -463,6 +467,28 @@ fn next_of(c: u32, task: Task) -> u32 {
     return n;
 }
 
+// What has been summed shrinks to the new maximum.
+fn shrink_sums(b: u32) {
+    al[b + 0u] *= shrink.x;
+    ah[b + 0u] *= shrink.x;
+    al[b + 1u] *= shrink.y;
+    ah[b + 1u] *= shrink.y;
+    al[b + 2u] *= shrink.z;
+    ah[b + 2u] *= shrink.z;
+    al[b + 3u] *= shrink.w;
+    ah[b + 3u] *= shrink.w;
+}
+
+// Sum of the lane's features of each query.
+fn features_sum(b: u32) -> vec4<f32> {
+    let one = vec4<f32>(1.0);
+    let e0 = dot(ql[b + 0u] + qh[b + 0u], one);
+    let e1 = dot(ql[b + 1u] + qh[b + 1u], one);
+    let e2 = dot(ql[b + 2u] + qh[b + 2u], one);
+    let e3 = dot(ql[b + 3u] + qh[b + 3u], one);
+    return vec4<f32>(e0, e1, e2, e3);
+}
+
 // From scores to weights: the running maximum, and what each lane's tokens weigh.
 fn soften(c: u32, lane: u32, task: Task) {
     let t0 = vec4<u32>(c * CHUNK + lane);
@@ -477,16 +503,11 @@ fn soften(c: u32, lane: u32, task: Task) {
     shrink = exp(m - next);
     l = l * shrink + (p0 + p1);
     m = next;
-    for (var i = 0u; i < BLOCKS4; i += 4u) {
-        al[i] *= shrink.x;
-        al[i + 1u] *= shrink.y;
-        al[i + 2u] *= shrink.z;
-        al[i + 3u] *= shrink.w;
-        ah[i] *= shrink.x;
-        ah[i + 1u] *= shrink.y;
-        ah[i + 2u] *= shrink.z;
-        ah[i + 3u] *= shrink.w;
-    }
+#ifdef D64
+    shrink_sums(0u * 4u);
+#else
+    for (var b = 0u; b < BLOCKS; b++) { shrink_sums(b * 4u); }
+#endif
     if (step.density == 1u) {
         let sum = across_sum(p0 + p1);
         let j = lane & 3u;
@@ -514,19 +535,87 @@ fn soften_quantised(c: u32, lane: u32, task: Task, keys: u32, vals: u32) {
 }
 #endif
 
+// Offsets are added to the lane's sums of one query, and the transform of values is undone: across the lanes, inside a lane.
+fn turn_back(i: u32, offset: f32, lane: u32) {
+    var lo = al[i] + vec4<f32>(offset);
+    var hi = ah[i] + vec4<f32>(offset);
+    if (params.rotate > 0u) {
+        let lanes = min(params.rotate / 8u, 8u);
+        var x = vec4<f32>(0.0);
+        var y = vec4<f32>(0.0);
+        let c0 = select(0.0, sign_of(lane % lanes, 0u % lanes), lane / lanes == 0u / lanes);
+        x += c0 * subgroupBroadcast(lo, 0u);
+        y += c0 * subgroupBroadcast(hi, 0u);
+        let c1 = select(0.0, sign_of(lane % lanes, 1u % lanes), lane / lanes == 1u / lanes);
+        x += c1 * subgroupBroadcast(lo, 1u);
+        y += c1 * subgroupBroadcast(hi, 1u);
+        let c2 = select(0.0, sign_of(lane % lanes, 2u % lanes), lane / lanes == 2u / lanes);
+        x += c2 * subgroupBroadcast(lo, 2u);
+        y += c2 * subgroupBroadcast(hi, 2u);
+        let c3 = select(0.0, sign_of(lane % lanes, 3u % lanes), lane / lanes == 3u / lanes);
+        x += c3 * subgroupBroadcast(lo, 3u);
+        y += c3 * subgroupBroadcast(hi, 3u);
+        let c4 = select(0.0, sign_of(lane % lanes, 4u % lanes), lane / lanes == 4u / lanes);
+        x += c4 * subgroupBroadcast(lo, 4u);
+        y += c4 * subgroupBroadcast(hi, 4u);
+        let c5 = select(0.0, sign_of(lane % lanes, 5u % lanes), lane / lanes == 5u / lanes);
+        x += c5 * subgroupBroadcast(lo, 5u);
+        y += c5 * subgroupBroadcast(hi, 5u);
+        let c6 = select(0.0, sign_of(lane % lanes, 6u % lanes), lane / lanes == 6u / lanes);
+        x += c6 * subgroupBroadcast(lo, 6u);
+        y += c6 * subgroupBroadcast(hi, 6u);
+        let c7 = select(0.0, sign_of(lane % lanes, 7u % lanes), lane / lanes == 7u / lanes);
+        x += c7 * subgroupBroadcast(lo, 7u);
+        y += c7 * subgroupBroadcast(hi, 7u);
+        x = hadamard4(x);
+        y = hadamard4(y);
+        let size = inverseSqrt(f32(params.rotate));
+        lo = (x + y) * size;
+        hi = (x - y) * size;
+    }
+    al[i] = lo;
+    ah[i] = hi;
+}
+
+fn turn_four(b: u32, offset: vec4<f32>, lane: u32) {
+    turn_back(b, offset.x, lane);
+    turn_back(b + 1u, offset.y, lane);
+    turn_back(b + 2u, offset.z, lane);
+    turn_back(b + 3u, offset.w, lane);
+}
+
+// The lane's dimensions o of one query. An empty part writes no values.
+fn store_one(i: u32, j: u32, o: u32, task: Task, sum: f32) {
+    let octets = params.head_dim / 8u;
+    let out = part_of(task, j);
+    if (task.real[j] && sum > 0.0 && o < octets) {
+        partial[(out * octets + o) * 2u] = al[i];
+        partial[(out * octets + o) * 2u + 1u] = ah[i];
+    }
+}
+
+fn store_four(b: u32, o: u32, task: Task, sums: vec4<f32>) {
+    store_one(b, 0u, o, task, sums.x);
+    store_one(b + 1u, 1u, o, task, sums.y);
+    store_one(b + 2u, 2u, o, task, sums.z);
+    store_one(b + 3u, 3u, o, task, sums.w);
+}
+
 @compute @workgroup_size(8)
 fn attn_split(@builtin(workgroup_id) wg: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
     let task = task_of(wg.x);
     let octets = params.head_dim / 8u;
     let blocks = (octets + 7u) / 8u;
-    for (var b = 0u; b < BLOCKS; b++) { load_q(b * 4u, b * 8u + lane, task); }
     var sums = vec4<f32>(0.0);
-    for (var b = 0u; b < BLOCKS4; b += 4u) {
-        sums += (vec4<f32>(ql[b].x, ql[b + 1u].x, ql[b + 2u].x, ql[b + 3u].x) + vec4<f32>(ql[b].y, ql[b + 1u].y, ql[b + 2u].y, ql[b + 3u].y))
-            + (vec4<f32>(ql[b].z, ql[b + 1u].z, ql[b + 2u].z, ql[b + 3u].z) + vec4<f32>(ql[b].w, ql[b + 1u].w, ql[b + 2u].w, ql[b + 3u].w));
-        sums += (vec4<f32>(qh[b].x, qh[b + 1u].x, qh[b + 2u].x, qh[b + 3u].x) + vec4<f32>(qh[b].y, qh[b + 1u].y, qh[b + 2u].y, qh[b + 3u].y))
-            + (vec4<f32>(qh[b].z, qh[b + 1u].z, qh[b + 2u].z, qh[b + 3u].z) + vec4<f32>(qh[b].w, qh[b + 1u].w, qh[b + 2u].w, qh[b + 3u].w));
+#ifdef D64
+    load_q(0u, lane, task);
+    sums = features_sum(0u);
+#else
+    for (var b = 0u; b < BLOCKS; b++) {
+        load_q(b * 4u, b * 8u + lane, task);
+        sums += features_sum(b * 4u);
     }
+#endif
     q_sum = across_sum(sums);
     m = vec4<f32>(NONE);
     let most = max(max(task.pos.x, task.pos.y), max(task.pos.z, task.pos.w));
@@ -559,50 +648,13 @@ fn attn_split(@builtin(workgroup_id) wg: vec3<u32>, @builtin(subgroup_invocation
     }
     let l_all = across_sum(l);
     let off = across_sum(offsets);
-    // The transform of values is undone: across the lanes, inside a lane, across blocks of 64.
-    let lanes = min(params.rotate / 8u, 8u);
-    for (var b = 0u; b < BLOCKS; b++) {
-        for (var j = 0u; j < 4u; j++) {
-            var lo = al[b * 4u + j] + vec4<f32>(off[j]);
-            var hi = ah[b * 4u + j] + vec4<f32>(off[j]);
-            if (params.rotate > 0u) {
-                var x = vec4<f32>(0.0);
-                var y = vec4<f32>(0.0);
-                let c0 = select(0.0, sign_of(lane % lanes, 0u % lanes), lane / lanes == 0u / lanes);
-                x += c0 * subgroupBroadcast(lo, 0u);
-                y += c0 * subgroupBroadcast(hi, 0u);
-                let c1 = select(0.0, sign_of(lane % lanes, 1u % lanes), lane / lanes == 1u / lanes);
-                x += c1 * subgroupBroadcast(lo, 1u);
-                y += c1 * subgroupBroadcast(hi, 1u);
-                let c2 = select(0.0, sign_of(lane % lanes, 2u % lanes), lane / lanes == 2u / lanes);
-                x += c2 * subgroupBroadcast(lo, 2u);
-                y += c2 * subgroupBroadcast(hi, 2u);
-                let c3 = select(0.0, sign_of(lane % lanes, 3u % lanes), lane / lanes == 3u / lanes);
-                x += c3 * subgroupBroadcast(lo, 3u);
-                y += c3 * subgroupBroadcast(hi, 3u);
-                let c4 = select(0.0, sign_of(lane % lanes, 4u % lanes), lane / lanes == 4u / lanes);
-                x += c4 * subgroupBroadcast(lo, 4u);
-                y += c4 * subgroupBroadcast(hi, 4u);
-                let c5 = select(0.0, sign_of(lane % lanes, 5u % lanes), lane / lanes == 5u / lanes);
-                x += c5 * subgroupBroadcast(lo, 5u);
-                y += c5 * subgroupBroadcast(hi, 5u);
-                let c6 = select(0.0, sign_of(lane % lanes, 6u % lanes), lane / lanes == 6u / lanes);
-                x += c6 * subgroupBroadcast(lo, 6u);
-                y += c6 * subgroupBroadcast(hi, 6u);
-                let c7 = select(0.0, sign_of(lane % lanes, 7u % lanes), lane / lanes == 7u / lanes);
-                x += c7 * subgroupBroadcast(lo, 7u);
-                y += c7 * subgroupBroadcast(hi, 7u);
-                x = hadamard4(x);
-                y = hadamard4(y);
-                let size = inverseSqrt(f32(params.rotate));
-                lo = (x + y) * size;
-                hi = (x - y) * size;
-            }
-            al[b * 4u + j] = lo;
-            ah[b * 4u + j] = hi;
-        }
-    }
+#ifdef D64
+    turn_four(0u * 4u, off, lane);
+#else
+    for (var b = 0u; b < BLOCKS; b++) { turn_four(b * 4u, off, lane); }
+#endif
 #ifndef D64
+    // Across blocks of 64.
     for (var apart = 1u; apart < params.rotate / 64u; apart *= 2u) {
         for (var i = 0u; i < BLOCKS4; i++) {
             let other = i + 4u * apart;
@@ -617,17 +669,11 @@ fn attn_split(@builtin(workgroup_id) wg: vec3<u32>, @builtin(subgroup_invocation
         }
     }
 #endif
-    for (var j = 0u; j < 4u; j++) {
-        let out = part_of(task, j);
-        // An empty part writes no values.
-        let store = task.real[j] && l_all[j] > 0.0;
-        for (var b = 0u; b < BLOCKS; b++) {
-            let o = b * 8u + lane;
-            if (store && o < octets) {
-                partial[(out * octets + o) * 2u] = al[b * 4u + j];
-                partial[(out * octets + o) * 2u + 1u] = ah[b * 4u + j];
-            }
-        }
-        if (task.real[j] && lane == j) { split_ml[out] = vec2<f32>(m[j], l_all[j]); }
-    }
+#ifdef D64
+    store_four(0u * 4u, 0u * 8u + lane, task, l_all);
+#else
+    for (var b = 0u; b < BLOCKS; b++) { store_four(b * 4u, b * 8u + lane, task, l_all); }
+#endif
+    let j = lane & 3u;
+    if (lane < 4u && task.real[j]) { split_ml[part_of(task, j)] = vec2<f32>(m[j], l_all[j]); }
 }
