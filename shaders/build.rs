@@ -66,7 +66,12 @@ fn emit(
     table: &mut String,
 ) {
     let features: Vec<&str> = feature.map(|f| f.split('+').collect()).unwrap_or_default();
-    let variant = [Some(name), format].into_iter().flatten().chain(features.iter().copied().filter(|f| *f != "quantised")).collect::<Vec<_>>().join(".");
+    let variant = [Some(name), format]
+        .into_iter()
+        .flatten()
+        .chain(features.iter().copied().filter(|f| *f != "quantised"))
+        .collect::<Vec<_>>()
+        .join(".");
     let mut defines = BTreeSet::new();
     defines.extend(format.map(|f| format!("W_{}", f.to_uppercase())));
     defines.extend(features.iter().map(|f| f.to_uppercase()));

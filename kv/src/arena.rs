@@ -160,7 +160,10 @@ mod tests {
                     match arena.take(width) {
                         Ok(place) => {
                             for unit in place..place + geometry.units(width) {
-                                assert!(!std::mem::replace(&mut owner[unit as usize], true), "seed {seed}: {unit} twice");
+                                assert!(
+                                    !std::mem::replace(&mut owner[unit as usize], true),
+                                    "seed {seed}: {unit} twice"
+                                );
                             }
                             held.push((width, place));
                         }

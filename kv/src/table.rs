@@ -74,7 +74,8 @@ impl ChunkTable {
 
     /// A place for chunk `index` in another width. The chunk stays where it is until [`ChunkTable::replace`].
     pub fn reserve(&self, index: usize, width: Width, arena: &mut Arena) -> Option<(ChunkEntry, ChunkEntry)> {
-        let from = *self.entries.get(index).filter(|entry| index < self.sealed() && entry.width.bits() > width.bits())?;
+        let from =
+            *self.entries.get(index).filter(|entry| index < self.sealed() && entry.width.bits() > width.bits())?;
         let place = arena.take(width).ok()?;
         Some((from, ChunkEntry { width, place }))
     }

@@ -3,8 +3,7 @@
 use concertina_elastic::SubModel;
 use concertina_formats::{Activation, ModelSpec, RopeStyle};
 use concertina_shaders::{
-    AttnParams, EmbedParams, GatherParams, GluParams, MatmulParams, NormParams, QuantParams, RopeParams,
-    SampleParams,
+    AttnParams, EmbedParams, GatherParams, GluParams, MatmulParams, NormParams, QuantParams, RopeParams, SampleParams,
 };
 
 use super::buffers::RECENT;

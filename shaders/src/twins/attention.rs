@@ -135,7 +135,8 @@ pub fn attn_split(
                     let tokens = (chunk * CHUNK).max(seen)..=(chunk * CHUNK + CHUNK - 1).min(pos);
                     let scores: Vec<(usize, f32)> = tokens
                         .map(|t| {
-                            let dot: f32 = query.iter().enumerate().map(|(i, q)| q * keys.get(pages, t % CHUNK, i)).sum();
+                            let dot: f32 =
+                                query.iter().enumerate().map(|(i, q)| q * keys.get(pages, t % CHUNK, i)).sum();
                             (t % CHUNK, dot * p.scale)
                         })
                         .collect();

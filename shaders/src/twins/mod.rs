@@ -14,8 +14,8 @@ use crate::{Step, Variant};
 
 pub use attention::{attn_merge, attn_share, attn_split, kv_quant, rope_kv};
 pub use decode::decode_block;
-pub use pages::Plane;
 pub use matmul::{embed, matmul};
+pub use pages::Plane;
 pub use pointwise::{gather_rows, glu, rms_norm};
 pub use sampling::{row_nll, sample};
 
