@@ -380,9 +380,14 @@ impl Device {
 
     /// Tell the device to copy chunks with the next batch, and where to find them from then on.
     pub(super) fn submit_moves(&mut self, context: &Context, moves: &[Move]) -> Result<()> {
-        let base = self.first_entry(context);
         let jobs: Vec<_> = moves.iter().map(|(_, from, to)| (*from, *to)).collect();
         self.forward.requantise_with_next(&mut self.backend, &jobs)?;
+        self.write_moves(context, moves)
+    }
+
+    /// Where to find moved chunks from the next batch on.
+    pub(super) fn write_moves(&mut self, context: &Context, moves: &[Move]) -> Result<()> {
+        let base = self.first_entry(context);
         // Runs of neighbours, each in one write.
         for run in moves.chunk_by(|a, b| a.0 + 1 == b.0) {
             let words: Vec<u32> = run.iter().map(|(_, _, to)| to.word()).collect();

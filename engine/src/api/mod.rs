@@ -6,6 +6,7 @@ mod density;
 mod engine;
 mod levels;
 mod options;
+mod requantise;
 mod score;
 
 pub use answer::{Answer, Finish};
