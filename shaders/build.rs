@@ -24,6 +24,8 @@ struct Kernel {
     features: Vec<String>,
     #[serde(default)]
     subgroup: u32,
+    #[serde(default)]
+    subgroup_most: u32,
     group: [u32; 2],
     file: Option<String>,
     role: Option<Role>,
@@ -91,10 +93,17 @@ fn main() {
 
 fn emit(root: &Path, out: &Path, name: &str, kernel: &Kernel, form: &Form<'_>, table: &mut String, hash: &mut Fnv) {
     let Form { format, feature, tile } = *form;
-    let variant = [Some(name), format, feature, tile.map(|t| t.0)].into_iter().flatten().collect::<Vec<_>>().join(".");
+    let features: Vec<&str> = feature.map(|f| f.split('+').collect()).unwrap_or_default();
+    let variant = [Some(name), format]
+        .into_iter()
+        .flatten()
+        .chain(features.iter().copied().filter(|f| *f != "quantised"))
+        .chain(tile.map(|t| t.0))
+        .collect::<Vec<_>>()
+        .join(".");
     let mut defines = BTreeSet::new();
     defines.extend(format.map(|f| format!("W_{}", f.to_uppercase())));
-    defines.extend(feature.map(str::to_uppercase));
+    defines.extend(features.iter().map(|f| f.to_uppercase()));
 
     let wgsl = root.join("wgsl");
     let stem = kernel.file.as_deref().unwrap_or(name);
@@ -124,21 +133,24 @@ fn emit(root: &Path, out: &Path, name: &str, kernel: &Kernel, form: &Form<'_>, t
     hash.add(&source);
     let file = format!("{variant}.wgsl");
     fs::write(out.join(&file), &source).unwrap();
+    let has = |name: &str| features.contains(&name);
     let format = format.map_or("None".into(), |f| format!("Some(WeightFormat::{})", f.to_uppercase()));
     write!(
         table,
         "Variant {{ kernel: {name:?}, name: {variant:?}, file: {stem:?}, role: Role::{}, inexact: {}, constants: &{constants:?}, \
-         format: {format}, subgroups: {}, f16: {}, kv32: {}, min_subgroup: {}, workgroup: {:?}, group: {:?}, \
-         params: {:?}, source: include_str!(concat!(env!(\"OUT_DIR\"), \"/{file}\")),\n  members: &[{}],\n  bindings: &[{}],\n  overrides: &[{}] }},\n",
+         format: {format}, subgroups: {}, f16: {}, pages: {:?}, min_subgroup: {}, max_subgroup: {}, workgroup: {:?}, group: {:?}, \
+         params: {:?}, defines: &{:?}, source: include_str!(concat!(env!(\"OUT_DIR\"), \"/{file}\")),\n  members: &[{}],\n  bindings: &[{}],\n  overrides: &[{}] }},\n",
         kernel.role.map_or("Other".into(), |role| format!("{role:?}")),
         kernel.inexact,
-        feature == Some("subgroups"),
-        feature == Some("f16"),
-        feature == Some("kv32"),
-        if feature == Some("subgroups") { kernel.subgroup } else { 0 },
+        has("subgroups"),
+        has("f16"),
+        ["kv32", "kv16", "kv8", "kv4", "kv2"].into_iter().find(|f| has(f)).unwrap_or(""),
+        if has("subgroups") { kernel.subgroup } else { 0 },
+        if has("subgroups") { kernel.subgroup_most } else { 0 },
         entry.workgroup_size,
         tile.map_or(kernel.group, |(_, t)| t.group),
         kernel.params,
+        defines.iter().collect::<Vec<_>>(),
         members(&module, "params"),
         bindings(&module, &variant),
         overrides(&module, &variant),

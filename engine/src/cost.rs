@@ -112,7 +112,7 @@ fn cost(f: &Fields<'_>, load: &Load) -> Option<Cost> {
         }
         "rope_kv" => {
             let (heads, kept, d) = (f.get("heads")?, f.get("kept")?, f.get("head_dim")?);
-            let written = heads * d * WORD + 2 * kept * d * page_bytes(variant);
+            let written = heads * d * WORD + 2 * kept * d * page_bits(variant) / 8;
             let read = (heads + 2 * kept + 1) * d * WORD;
             plain(format!("{heads}+{kept}x{d}"), rows * (read + written), 3 * rows * (heads + kept) * d)
         }
@@ -131,8 +131,9 @@ fn cost(f: &Fields<'_>, load: &Load) -> Option<Cost> {
     }
 }
 
-fn page_bytes(variant: &Variant) -> u64 {
-    if variant.kv32 { 4 } else { 2 }
+/// Bits of an element of keys and values: of the kernel's width, or f16 where it takes all.
+fn page_bits(variant: &Variant) -> u64 {
+    variant.pages.trim_start_matches("kv").parse().unwrap_or(16)
 }
 
 /// Keys and values are read once for all rows; each row works on those that it sees.
@@ -147,7 +148,7 @@ fn attention(f: &Fields<'_>, load: &Load) -> Option<Cost> {
     let tokens = u64::from(last) + 1 - (u64::from(first) + 1).saturating_sub(window);
     let products: u64 = load.positions.iter().map(|p| seen(*p)).sum();
     let rows = u64::from(load.step.rows);
-    let pages = 2 * heads / of_group.max(1) * d * tokens * page_bytes(f.variant);
+    let pages = 2 * heads / of_group.max(1) * d * tokens * page_bits(f.variant) / 8;
     let partial = WORD * rows * heads * (d + u64::from(load.step.splits) * (d + 2));
     let shape = format!("{heads}x{d}, {tokens} tokens");
     Some(Cost { shape, matrix: None, bytes: pages + partial, flops: 4 * heads * d * products })

@@ -37,7 +37,7 @@ pub enum Error {
     },
     /// All KV memory is in use by other contexts.
     #[error("out of KV memory: {0}")]
-    KvFull(#[from] concertina_kv::OutOfSlots),
+    KvFull(#[from] concertina_kv::OutOfRoom),
     /// A file could not be read.
     #[error("{path}: {source}")]
     File {

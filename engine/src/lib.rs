@@ -45,6 +45,7 @@ pub use api::{Answer, Context, Engine, Finish, GenerateOptions, Options, Samplin
 pub use backend::{Backend, BufferLimits, Counters, Prepared, Restrictions};
 pub use concertina_elastic::{LayerShape, LayerUnits, SubModel};
 pub use concertina_formats as formats;
+pub use concertina_kv::Width;
 pub use concertina_shaders as shaders;
 pub use cost::Dispatch;
 pub use cpu::Cpu;

@@ -39,8 +39,17 @@ pub enum Work {
     Rows,
     /// A row with logits each.
     OutRows,
-    /// So many for each row and part of the chunks.
-    RowsSplits(u32),
+    /// A part of the chunks for four queries of a KV group each: queries are the heads of a group in `Step::span` rows.
+    Attention {
+        /// KV groups.
+        groups: u32,
+        /// Query heads of each.
+        heads_per_group: u32,
+    },
+    /// A row of the batch each, if attention was split.
+    SplitRows,
+    /// A chunk that changes its width each.
+    Jobs,
     /// A chunk of the longest context each, if the step collects densities.
     DensityChunks,
 }
@@ -52,7 +61,18 @@ impl Work {
             Work::Fixed(n) => n,
             Work::Rows => step.rows,
             Work::OutRows => step.out_rows,
-            Work::RowsSplits(n) => n * step.rows * step.splits,
+            Work::Attention { groups, heads_per_group } => {
+                let blocks = (step.span * heads_per_group).div_ceil(4);
+                groups * blocks * (step.rows / step.span.max(1)) * step.splits
+            }
+            Work::SplitRows => {
+                if step.splits > 1 {
+                    step.rows
+                } else {
+                    0
+                }
+            }
+            Work::Jobs => step.jobs,
             Work::DensityChunks => step.batch_chunks * step.density,
         }
     }

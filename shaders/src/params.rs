@@ -40,10 +40,10 @@ params! {
         batch_chunks: u32,
         /// 1: collect each chunk's share of the probability.
         density: u32,
-        /// Not used yet.
-        seed: u32,
-        /// Padding.
-        pad: u32,
+        /// Rows that attention may take together: all of a batch of one context, else 1.
+        span: u32,
+        /// Chunks that change their width.
+        jobs: u32,
     }
 
     /// Parameters of `embed`.
@@ -164,24 +164,60 @@ params! {
         pad: u32,
     }
 
-    /// Parameters of `rope_kv`.
+    /// Parameters of `rope_kv`: where each head's features lie, and what is done to them.
     RopeParams {
         /// Query heads kept.
         heads: u32,
+        /// Query heads of a KV group.
+        heads_per_group: u32,
         /// KV groups kept.
+        kept: u32,
+        /// KV groups that a chunk has room for.
+        groups: u32,
+        /// Dimensions of a head, a multiple of 16.
+        head_dim: u32,
+        /// 1: pairs `(i, i + d/2)`, else `(2i, 2i + 1)`.
+        halves: u32,
+        /// First `(cos, sin)` of the layer's rotary embedding.
+        rope_offset: u32,
+        /// Dimensions of a block of the Walsh-Hadamard transform, a power of two that divides `head_dim`; 0: none.
+        rotate: u32,
+        /// Head h of row r begins at `q_offset + r·q_stride + (h / heads_per_group)·q_step + (h % heads_per_group)·head_dim`.
+        q_offset: u32,
+        /// Features between two rows of queries.
+        q_stride: u32,
+        /// Features between two groups of queries.
+        q_step: u32,
+        /// The key of group g and row r begins at `k_offset + r·k_stride + g·k_step`.
+        k_offset: u32,
+        /// Features between two rows of keys.
+        k_stride: u32,
+        /// Features between two groups of keys.
+        k_step: u32,
+        /// Likewise of values.
+        v_offset: u32,
+        /// Features between two rows of values.
+        v_stride: u32,
+        /// Features between two groups of values.
+        v_step: u32,
+        /// Features between two rows of what comes out.
+        out_stride: u32,
+        /// Padding.
+        pad0: u32,
+        /// Padding.
+        pad1: u32,
+    }
+
+    /// Parameters of `kv_quant`.
+    QuantParams {
+        /// KV groups that are written: a prefix.
         kept: u32,
         /// KV groups that a chunk has room for.
         groups: u32,
         /// Dimensions of a head.
         head_dim: u32,
-        /// Query heads of a KV group.
-        heads_per_group: u32,
-        /// Features between two rows of qkv.
-        stride: u32,
-        /// 1: pairs `(i, i + d/2)`, else `(2i, 2i + 1)`.
-        halves: u32,
-        /// First `(cos, sin)` of the layer's rotary embedding.
-        rope_offset: u32,
+        /// Padding.
+        pad: u32,
     }
 
     /// Parameters of `attn_split`, `attn_merge` and `attn_share`.
@@ -202,6 +238,14 @@ params! {
         window: u32,
         /// Multiplies `q·k`.
         scale: f32,
+        /// Dimensions of a block of the transform that values went through; 0: none.
+        rotate: u32,
+        /// Which of the dispatches over the same keys this is: some adapters have one for each width.
+        part: u32,
+        /// How many there are.
+        parts: u32,
+        /// Padding.
+        pad: u32,
     }
 
     /// Parameters of `sample` and `row_nll`.

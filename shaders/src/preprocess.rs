@@ -1,6 +1,6 @@
 //! The textual preprocessor of the WGSL sources: `#import`, `#ifdef`, `#ifndef`, `#else`, `#endif`, one directive a line.
 //!
-//! Names stand for features (f16, subgroups, f32 pages) and weight formats only; numbers are constants of the root
+//! Names stand for features (f16, subgroups, widths of pages, small heads) and weight formats only; numbers are constants of the root
 //! kernels.
 //! Used by the build script, and at run time when shaders are reloaded.
 

@@ -25,14 +25,18 @@ pub struct Variant {
     pub min_subgroup: u32,
     /// Whether it needs f16 arithmetic.
     pub f16: bool,
-    /// Whether keys and values lie in its pages as f32 rather than f16.
-    pub kv32: bool,
+    /// The greatest subgroup size that it runs with; 0: any.
+    pub max_subgroup: u32,
+    /// Pages that it reads: `kv32`, `kv16`, `kv8`, `kv4` or `kv2`; empty: any.
+    pub pages: &'static str,
     /// Threads of a workgroup.
     pub workgroup: [u32; 3],
     /// What one workgroup covers: output features, batch rows.
     pub group: [u32; 2],
     /// Name of its params struct.
     pub params: &'static str,
+    /// Names that the preprocessor took as defined when it expanded this variant.
+    pub defines: &'static [&'static str],
     /// WGSL after preprocessing.
     pub source: &'static str,
     /// Members of its params struct, by reflection.
@@ -107,15 +111,6 @@ pub enum BindingKind {
     ReadOnly,
     /// Storage buffer that is written.
     ReadWrite,
-}
-
-impl Variant {
-    /// Names that the preprocessor takes as defined when it expands this variant.
-    pub fn defines(&self) -> std::collections::BTreeSet<String> {
-        let features = [(self.subgroups, "SUBGROUPS"), (self.f16, "F16"), (self.kv32, "KV32")];
-        let features = features.into_iter().filter(|(has, _)| *has).map(|(_, name)| name.to_owned());
-        features.chain(self.format.map(|format| format!("W_{}", format.name().to_uppercase()))).collect()
-    }
 }
 
 include!(concat!(env!("OUT_DIR"), "/variants.rs"));

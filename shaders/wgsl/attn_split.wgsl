@@ -1,102 +1,85 @@
-// One thread a (row, head, part of the chunks): scores of the 16 keys of a chunk in registers, then its values.
-// The weighted values accumulate in `partial`, so that no head size is built in and nothing spills.
+// Attention of four queries of one KV group over a part of a context's chunks, whatever the widths of their pages: scores
+// of a chunk's 16 keys, then its values. One workgroup a part. A query is a (row, head) pair; the queries of a group lie
+// row by row, so that with several rows every four of them share each reading of the keys and values, and a single row's
+// heads do at least.
+//
+// There are two forms. GPUs share through workgroup memory and take all widths in one dispatch (attn_block). Adapters whose
+// subgroups have eight lanes are CPUs: they load lane by lane and jump over nothing, so every word is loaded once, handed
+// out by `subgroupBroadcast`, and each width is a dispatch with a kernel of its own, whose parts are merged with the
+// others' (attn_lanes). One kernel with a loop for each width took llvmpipe over a minute to compile.
 #import shared/attention
+#import shared/kv
 
 @group(0) @binding(2) var<storage, read> rows: array<vec4<u32>>;            // (rows): position, chunk table
 @group(0) @binding(3) var<storage, read> tables: array<u32>;
-// (rows, groups, heads_per_group queries | key | value, head_dim)
-@group(0) @binding(4) var<storage, read> q: array<vec4<f32>>;
-// (slots, K|V, groups, 16, head_dim), four elements each
-#ifdef KV32
-@group(0) @binding(5) var<storage, read> pages: array<vec4<f32>>;
-#else
-@group(0) @binding(5) var<storage, read> pages: array<vec2<u32>>;
-#endif
-@group(0) @binding(6) var<storage, read_write> partial: array<vec4<f32>>;   // (rows, heads, splits, head_dim)
-@group(0) @binding(7) var<storage, read_write> split_ml: array<vec2<f32>>;  // (rows, heads, splits): maximum, sum
+@group(0) @binding(4) var<storage, read> q: array<vec4<f32>>;               // (rows, q_stride)
+@group(0) @binding(5) var<storage, read> pages: array<vec4<u32>>;           // the layer's arena
+@group(0) @binding(6) var<storage, read_write> partial: array<vec4<f32>>;   // (rows, heads, parts, splits, head_dim)
+@group(0) @binding(7) var<storage, read_write> split_ml: array<vec2<f32>>;  // (rows, heads, parts, splits): maximum, sum
 @group(0) @binding(8) var<storage, read_write> chunk_ml: array<vec2<f32>>;  // (rows, heads, batch_chunks): likewise
+// Where there is one part and one split there is nothing to merge:
+@group(0) @binding(9) var<storage, read_write> out: array<vec4<f32>>;       // (rows, out_stride)
+@group(0) @binding(10) var<storage, read_write> row_ml: array<vec2<f32>>;   // (rows, heads): maximum, sum
 
-fn page(at: u32) -> vec4<f32> {
-#ifdef KV32
-    return pages[at];
+fn piece(i: u32) -> vec4<u32> { return pages[i]; }
+
+// A chunk's weight as maximum and sum, the same in whatever order chunks come.
+fn weight_of(top: f32, sum: f32) -> vec2<f32> {
+    return select(vec2<f32>(NONE, 0.0), vec2<f32>(top + log(sum), 1.0), sum > 0.0);
+}
+
+// What a workgroup works on.
+struct Task {
+    group: u32,
+    split: u32,
+    row: vec4<u32>,         // of each query; queries past the last repeat it
+    head: vec4<u32>,
+    real: vec4<bool>,
+    pos: vec4<u32>,         // last key in sight
+    seen: vec4<u32>,        // first key in the window
+    table: u32,
+    begin: u32,             // chunks
+    end: u32,
+}
+
+fn alone() -> bool { return step.splits * params.parts == 1u; }
+
+// Where a query's output begins, in quads.
+fn out_of(task: Task, j: u32) -> u32 { return (task.row[j] * params.out_stride + task.head[j] * params.head_dim) / 4u; }
+
+// Where a query's part goes.
+fn part_of(task: Task, j: u32) -> u32 {
+    let first = (task.row[j] * params.heads + task.head[j]) * params.parts + params.part;
+    return first * step.splits + task.split;
+}
+
+fn task_of(index: u32) -> Task {
+    var t: Task;
+    let kept = params.heads / params.heads_per_group;
+    t.split = index % step.splits;
+    t.group = (index / step.splits) % kept;
+    let block = index / (step.splits * kept);
+    let queries = step.span * params.heads_per_group;
+    let blocks = (queries + 3u) / 4u;
+    let first = (block % blocks) * 4u;
+    let i = vec4<u32>(first) + vec4<u32>(0u, 1u, 2u, 3u);
+    t.real = i < vec4<u32>(queries);
+    let at = min(i, vec4<u32>(queries - 1u));
+    t.row = vec4<u32>((block / blocks) * step.span) + at / params.heads_per_group;
+    t.head = vec4<u32>(t.group * params.heads_per_group) + at % params.heads_per_group;
+    t.table = rows[t.row.x].y;
+    t.pos = vec4<u32>(rows[t.row.x].x, rows[t.row.y].x, rows[t.row.z].x, rows[t.row.w].x);
+    let past = t.pos + vec4<u32>(1u);
+    t.seen = select(vec4<u32>(0u), past - min(past, vec4<u32>(params.window)), vec4<bool>(params.window > 0u));
+    let least = min(min(t.seen.x, t.seen.y), min(t.seen.z, t.seen.w));
+    let most = max(max(t.pos.x, t.pos.y), max(t.pos.z, t.pos.w));
+    t.begin = max(t.split * step.chunks_per_split, least / CHUNK);
+    t.end = min((t.split + 1u) * step.chunks_per_split, most / CHUNK + 1u);
+    return t;
+}
+
+#ifdef SUBGROUPS
+#import shared/attn_lanes
 #else
-    let p = pages[at];
-    return vec4<f32>(unpack2x16float(p.x), unpack2x16float(p.y));
+#import shared/attn_block
 #endif
-}
-
-// q · k for four tokens from `t` on; tokens past `last` are not written yet, so they repeat it.
-fn scores(base: u32, t: u32, last: u32, qo: u32, quads: u32) -> vec4<f32> {
-    let at = vec4<u32>(base) + min(vec4<u32>(t, t + 1u, t + 2u, t + 3u), vec4<u32>(last)) * quads;
-    var s = vec4<f32>(0.0);
-    for (var d = 0u; d < quads; d++) {
-        let e = q[qo + d];
-        s += vec4<f32>(dot(e, page(at.x + d)), dot(e, page(at.y + d)), dot(e, page(at.z + d)), dot(e, page(at.w + d)));
-    }
-    return s * params.scale;
-}
-
-fn mask(s: vec4<f32>, t: u32, first: u32, last: u32) -> vec4<f32> {
-    let at = vec4<u32>(t, t + 1u, t + 2u, t + 3u);
-    return select(vec4<f32>(NONE), s, (at >= vec4<u32>(first)) & (at <= vec4<u32>(last)));
-}
-
-fn values(base: u32, t: u32, last: u32, d: u32, quads: u32, p: vec4<f32>) -> vec4<f32> {
-    let at = vec4<u32>(base + d) + min(vec4<u32>(t, t + 1u, t + 2u, t + 3u), vec4<u32>(last)) * quads;
-    return p.x * page(at.x) + p.y * page(at.y) + p.z * page(at.z) + p.w * page(at.w);
-}
-
-@compute @workgroup_size(64)
-fn attn_split(@builtin(global_invocation_id) gid: vec3<u32>) {
-    let head = gid.x % params.heads;
-    let row = (gid.x / params.heads) % step.rows;
-    let split = gid.x / (params.heads * step.rows);
-    if (split >= step.splits) { return; }
-    let quads = params.head_dim / 4u;
-    let group = head / params.heads_per_group;
-    let place = rows[row];
-    let pos = place.x;
-    var seen = 0u;      // first key in the window
-    if (params.window > 0u && pos + 1u > params.window) { seen = pos + 1u - params.window; }
-    let begin = max(split * step.chunks_per_split, seen / CHUNK);
-    let end = min((split + 1u) * step.chunks_per_split, pos / CHUNK + 1u);
-    let place_of_head = group * (params.heads_per_group + 2u) + head % params.heads_per_group;
-    let qo = (row * params.q_stride + place_of_head * params.head_dim) / 4u;
-    let at = (row * params.heads + head) * step.splits + split;
-    let out = at * quads;
-    var m = NONE;
-    var l = 0.0;
-    for (var c = begin; c < end; c++) {
-        let slot = tables[place.y + c] & 0x0fffffffu;
-        let keys = ((slot * 2u) * params.groups + group) * CHUNK * quads;
-        let vals = ((slot * 2u + 1u) * params.groups + group) * CHUNK * quads;
-        let last = min(pos - c * CHUNK, CHUNK - 1u);
-        let first = max(seen, c * CHUNK) - c * CHUNK;
-        var s0 = mask(scores(keys, 0u, last, qo, quads), 0u, first, last);
-        var s1 = mask(scores(keys, 4u, last, qo, quads), 4u, first, last);
-        var s2 = mask(scores(keys, 8u, last, qo, quads), 8u, first, last);
-        var s3 = mask(scores(keys, 12u, last, qo, quads), 12u, first, last);
-        let top = max(max(s0, s1), max(s2, s3));
-        let cm = max(max(top.x, top.y), max(top.z, top.w));
-        let next = max(m, cm);
-        s0 = exp(s0 - vec4<f32>(next));
-        s1 = exp(s1 - vec4<f32>(next));
-        s2 = exp(s2 - vec4<f32>(next));
-        s3 = exp(s3 - vec4<f32>(next));
-        let sum = s0 + s1 + s2 + s3;
-        let cl = (sum.x + sum.y) + (sum.z + sum.w);
-        // What came before is scaled down; at the first chunk there is nothing, not even zeros.
-        let before = c > begin;
-        let shrink = exp(m - next);
-        for (var d = 0u; d < quads; d++) {
-            var acc = values(vals, 0u, last, d, quads, s0) + values(vals, 4u, last, d, quads, s1)
-                + values(vals, 8u, last, d, quads, s2) + values(vals, 12u, last, d, quads, s3);
-            if (before) { acc += partial[out + d] * shrink; }
-            partial[out + d] = acc;
-        }
-        l = l * shrink + cl;
-        m = next;
-        if (step.density == 1u) { chunk_ml[(row * params.heads + head) * step.batch_chunks + c] = vec2<f32>(next, cl); }
-    }
-    split_ml[at] = vec2<f32>(m, l);
-}

@@ -3,14 +3,16 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use concertina_elastic::SubModel;
-use concertina_kv::{ChunkTable, SlotPool};
+use concertina_kv::{Arena, ChunkEntry, ChunkTable, SlotPool, Width};
 
 use crate::{Error, Result};
 
-/// Which slots and table regions are free; shared by an engine and its contexts.
+/// Which places and table regions are free; shared by an engine and its contexts.
 #[derive(Debug)]
 pub(crate) struct KvState {
-    pub slots: SlotPool,
+    pub arena: Arena,
+    /// Width in which the forward pass writes.
+    pub written: Width,
     /// Regions of the table buffer, and samplers: one a context.
     pub regions: SlotPool,
 }
@@ -82,21 +84,52 @@ impl Context {
             self.density_rows = 0;
         }
         let mut state = self.kv.lock().unwrap_or_else(PoisonError::into_inner);
-        self.table.truncate(tokens, &mut state.slots);
+        self.table.truncate(tokens, &mut state.arena);
     }
 
     /// Room for `more` tokens; returns the first table entry that is new, and all new entries.
     pub(crate) fn grow(&mut self, more: usize) -> Result<(u32, Vec<u32>)> {
         let mut state = self.kv.lock().unwrap_or_else(PoisonError::into_inner);
-        let first = self.table.grow(more, &mut state.slots)?;
+        let written = state.written;
+        let first = self.table.grow(more, written, &mut state.arena)?;
         Ok((first as u32, self.table.entries()[first..].iter().map(|e| e.word()).collect()))
+    }
+}
+
+/// A chunk on its way to another width: its number, where it is, and where it goes.
+pub(crate) type Move = (usize, ChunkEntry, ChunkEntry);
+
+impl Context {
+    /// Places for sealed chunks that are wider than `width` wants them: at most `most`, as many as there is room for.
+    pub(crate) fn begin_moves(&mut self, most: usize, width: impl Fn(usize) -> Option<Width>) -> Vec<Move> {
+        let mut state = self.kv.lock().unwrap_or_else(PoisonError::into_inner);
+        let (table, arena) = (&self.table, &mut state.arena);
+        let moved = |i: usize| table.reserve(i, width(i)?, arena).map(|(from, to)| (i, from, to));
+        (0..self.table.sealed()).filter_map(moved).take(most).collect()
+    }
+
+    /// The device has been told to copy them.
+    pub(crate) fn end_moves(&mut self, moves: &[Move]) {
+        let mut state = self.kv.lock().unwrap_or_else(PoisonError::into_inner);
+        moves.iter().for_each(|(i, _, to)| self.table.replace(*i, *to, &mut state.arena));
+    }
+
+    /// The device was not told.
+    pub(crate) fn drop_moves(&mut self, moves: &[Move]) {
+        let mut state = self.kv.lock().unwrap_or_else(PoisonError::into_inner);
+        moves.iter().for_each(|(_, _, to)| state.arena.give(to.width, to.place));
+    }
+
+    /// Widths of its chunks, in order.
+    pub fn chunk_widths(&self) -> Vec<Width> {
+        self.table.entries().iter().map(|entry| entry.width).collect()
     }
 }
 
 impl Drop for Context {
     fn drop(&mut self) {
         let mut state = self.kv.lock().unwrap_or_else(PoisonError::into_inner);
-        self.table.truncate(0, &mut state.slots);
+        self.table.truncate(0, &mut state.arena);
         state.regions.give(self.region);
     }
 }

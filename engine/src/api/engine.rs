@@ -6,15 +6,15 @@ use std::task::Poll;
 
 use concertina_elastic::SubModel;
 use concertina_formats::{ChatMessage, Model, Tokenizer};
-use concertina_kv::SlotPool;
+use concertina_kv::{Arena, SlotPool};
 use concertina_shaders::Sampler;
 use web_time::Instant;
 
-use super::context::KvState;
+use super::context::{KvState, Move};
 use super::levels::check_level;
 use super::tuning::tuned;
 use super::{Answer, Context, Finish, GenerateOptions, Options};
-use crate::forward::{BatchRow, Capacity, Forward, OutRow, Tail, geometry};
+use crate::forward::{BatchRow, Capacity, Forward, JOBS, OutRow, Tail, geometry};
 use crate::{Backend, Counters, Cpu, Error, Gpu, Result};
 
 /// A device with one resident model.
@@ -32,6 +32,7 @@ pub(super) struct Device {
     pub backend: Backend,
     pub forward: Forward,
     kv: Arc<Mutex<KvState>>,
+    options: Options,
 }
 
 impl Engine {
@@ -60,13 +61,17 @@ impl Engine {
         backend.restrict(self.options.restrictions);
         let o = &self.options;
         let spec = &self.model.spec;
+        let geometry = geometry(spec, o.exact);
+        let layers = spec.layers.len() as u64;
         let capacity = Capacity {
             rows: o.rows(),
             out_rows: 16,
             context_tokens: o.context_tokens.max(1),
             contexts: o.contexts.clamp(1, 4096),
-            slots: (o.kv_budget_bytes / geometry(spec, o.exact).chunk_bytes()) as usize,
+            units: (o.kv_budget_bytes / layers.max(1) / geometry.unit_bytes()) as usize,
             exact: o.exact,
+            widths: std::iter::once(geometry.written).chain(o.narrow_widths()).collect(),
+            rotate: o.kv_rotate && !o.exact,
         };
         let table = tuned(&mut backend, &self.model, o).await?;
         let mut forward = Forward::load(&mut backend, &self.model, capacity, table, progress).await?;
@@ -74,10 +79,13 @@ impl Engine {
             forward.set_sub_model(sub.clone())?;
         }
         let capacity = forward.capacity();
-        let kv =
-            KvState { slots: SlotPool::new(capacity.slots as u32), regions: SlotPool::new(capacity.contexts as u32) };
+        let kv = KvState {
+            arena: Arena::new(&geometry, capacity.units as u32),
+            written: geometry.written,
+            regions: SlotPool::new(capacity.contexts as u32),
+        };
         self.generation += 1;
-        self.device = Some(Device { backend, forward, kv: Arc::new(Mutex::new(kv)) });
+        self.device = Some(Device { backend, forward, kv: Arc::new(Mutex::new(kv)), options: self.options.clone() });
         Ok(())
     }
 
@@ -149,7 +157,7 @@ impl Engine {
     pub fn context_limit(&self) -> usize {
         self.device.as_ref().map_or(0, |device| {
             let capacity = device.forward.capacity();
-            capacity.context_tokens.min(capacity.slots * concertina_kv::CHUNK_TOKENS)
+            capacity.context_tokens.min(capacity.chunks_in_memory(&self.model.spec) * concertina_kv::CHUNK_TOKENS)
         })
     }
 
@@ -349,12 +357,45 @@ impl Device {
         density: bool,
     ) -> Result<Vec<u8>> {
         let grown = context.grow(tokens.len())?;
-        let done = self.run_rows(context, grown, level, tokens, outs, tail, density).await;
+        let moves = if self.options.narrows() {
+            context.begin_moves(JOBS, |chunk| self.options.width_of(chunk))
+        } else {
+            Vec::new()
+        };
+        let done = match self.submit_moves(context, &moves) {
+            Ok(()) => {
+                // In the order of the queue nothing reads the old places after this batch begins.
+                context.end_moves(&moves);
+                self.run_rows(context, grown, level, tokens, outs, tail, density).await
+            }
+            Err(e) => {
+                context.drop_moves(&moves);
+                Err(e)
+            }
+        };
         if done.is_err() {
             // Faults are reported late: nothing that this context has on the device can be trusted.
             context.drop_kv(0);
         }
         done
+    }
+
+    /// Tell the device to copy chunks with the next batch, and where to find them from then on.
+    pub(super) fn submit_moves(&mut self, context: &Context, moves: &[Move]) -> Result<()> {
+        let jobs: Vec<_> = moves.iter().map(|(_, from, to)| (*from, *to)).collect();
+        self.forward.requantise_with_next(&mut self.backend, &jobs)?;
+        self.write_moves(context, moves)
+    }
+
+    /// Where to find moved chunks from the next batch on.
+    pub(super) fn write_moves(&mut self, context: &Context, moves: &[Move]) -> Result<()> {
+        let base = self.first_entry(context);
+        // Runs of neighbours, each in one write.
+        for run in moves.chunk_by(|a, b| a.0 + 1 == b.0) {
+            let words: Vec<u32> = run.iter().map(|(_, _, to)| to.word()).collect();
+            self.forward.set_table(&mut self.backend, base + run[0].0 as u32, &words);
+        }
+        Ok(())
     }
 
     #[allow(clippy::too_many_arguments)] // the body of `rows`

@@ -6,6 +6,7 @@ mod density;
 mod engine;
 mod levels;
 mod options;
+mod requantise;
 mod score;
 mod tuning;
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use concertina_formats::ModelSpec;
-use concertina_kv::{CHUNK_TOKENS, KvGeometry};
+use concertina_kv::{CHUNK_TOKENS, KvGeometry, Width};
 use concertina_shaders::Sampler;
 
 use crate::backend::Restrictions;
@@ -33,6 +33,13 @@ pub struct Options {
     pub tune: Tune,
     /// Keeps what was measured, and hears of progress.
     pub tune_host: Option<Arc<dyn TuneHost>>,
+    /// Width to which chunks are brought once all of their 16 tokens are written; not with `exact`.
+    pub kv_width: Width,
+    /// Share of those chunks that is brought to half of that width instead, evenly spread; 0: none.
+    pub kv_narrower: f32,
+    /// Transform queries, keys and values by a Walsh-Hadamard matrix, so that narrow widths lose less; not with `exact`.
+    /// Off for measurements only.
+    pub kv_rotate: bool,
     /// Limits below what the device has: for tests.
     #[doc(hidden)]
     pub restrictions: Restrictions,
@@ -49,6 +56,9 @@ impl Default for Options {
             exact: false,
             tune: Tune::Auto,
             tune_host: None,
+            kv_width: Width::W16,
+            kv_narrower: 0.0,
+            kv_rotate: true,
             restrictions: Restrictions::default(),
         }
     }
@@ -60,7 +70,37 @@ impl Options {
     pub fn fit_contexts(&mut self, spec: &ModelSpec, tokens: usize) {
         self.context_tokens = tokens.clamp(1, spec.context_len.max(1));
         let chunks = KvGeometry::chunks_for(self.context_tokens);
-        self.kv_budget_bytes = geometry(spec, self.exact).chunk_bytes() * chunks as u64 * self.contexts.max(1) as u64;
+        let geometry = geometry(spec, self.exact);
+        let mut chunks = chunks as u64 * self.contexts.max(1) as u64;
+        if self.narrows() {
+            // Slabs of each width that are not full.
+            chunks += 24;
+        }
+        self.kv_budget_bytes = geometry.chunk_bytes(geometry.written) * chunks;
+    }
+
+    /// Whether chunks change their width.
+    pub(crate) fn narrows(&self) -> bool {
+        !self.exact && self.kv_width.is_quantised()
+    }
+
+    /// Widths that sealed chunks get.
+    pub(crate) fn narrow_widths(&self) -> Vec<Width> {
+        let narrows = self.narrows();
+        let used = |width: &Width| narrows && (0..1000).any(|index| self.width_of(index) == Some(*width));
+        [Width::W8, Width::W4, Width::W2].into_iter().filter(used).collect()
+    }
+
+    /// The width of sealed chunk `index`, if it is to change.
+    pub(crate) fn width_of(&self, index: usize) -> Option<Width> {
+        let narrower = match self.kv_width {
+            Width::W8 => Width::W4,
+            Width::W4 | Width::W2 => Width::W2,
+            Width::W16 | Width::W32 => return None,
+        };
+        // One whenever the share times the chunks so far passes a whole number.
+        let share = |n: usize| (n as f32 * self.kv_narrower).floor();
+        Some(if share(index + 1) > share(index) { narrower } else { self.kv_width })
     }
 
     /// Rows of a batch, at most.
@@ -70,7 +110,8 @@ impl Options {
 
     /// Tokens whose keys and values fit `bytes` of GPU memory.
     pub fn tokens_within(&self, spec: &ModelSpec, bytes: u64) -> usize {
-        usize::try_from(bytes / geometry(spec, self.exact).chunk_bytes().max(1))
+        let geometry = geometry(spec, self.exact);
+        usize::try_from(bytes / geometry.chunk_bytes(geometry.written).max(1))
             .unwrap_or(usize::MAX)
             .saturating_mul(CHUNK_TOKENS)
     }

@@ -67,9 +67,11 @@ impl Forward {
         self.write_rows(backend, rows);
         let mut step = self.step(rows);
         step.density = u32::from(density);
+        step.jobs = std::mem::take(&mut self.jobs) as u32;
+        let quant = self.quant.as_ref().filter(|_| step.jobs > 0);
         if tail == Tail::None || outs.is_empty() {
-            let layers = &self.layers[&(level, family)];
-            return backend.run(&step, &[layers], None).await;
+            let recordings: Vec<_> = quant.into_iter().chain([&self.layers[&(level, family)]]).collect();
+            return backend.run(&step, &recordings, None).await;
         }
         let mut out = Vec::new();
         for (i, outs) in outs.chunks(self.capacity.out_rows).enumerate() {
@@ -84,7 +86,9 @@ impl Forward {
                 Tail::Nll => (Some(&self.nll), self.buffers.nll.prefix(n * 4)),
             };
             let layers = (i == 0).then(|| &self.layers[&(level, family)]);
-            let recordings: Vec<_> = layers.into_iter().chain([&self.head[&of_head]]).chain(last).collect();
+            let quant = self.quant.as_ref().filter(|_| i == 0 && step.jobs > 0);
+            let recordings: Vec<_> =
+                quant.into_iter().chain(layers).chain([&self.head[&of_head]]).chain(last).collect();
             out.extend(backend.run(&step, &recordings, Some(read)).await?);
         }
         Ok(out)
@@ -181,10 +185,15 @@ impl Forward {
         backend.stage(self.buffers.outs, cast_slice(&words));
     }
 
-    /// Splits: enough threads to fill the device, within the room for partial results.
+    /// Splits: enough workgroups to fill the device, within the room for partial results.
     fn step(&self, rows: &[BatchRow]) -> Step {
         let chunks = rows.iter().map(|row| row.position as usize / CHUNK_TOKENS + 1).max().unwrap_or(1);
-        let want = (self.kernels.threads as usize).div_ceil(rows.len() * self.spec.n_heads);
+        let one = rows.iter().all(|row| row.table == rows[0].table);
+        let span = if one { rows.len() } else { 1 };
+        let (groups, per_group) = (self.spec.n_groups, self.spec.n_heads / self.spec.n_groups);
+        let tasks = groups * (span * per_group).div_ceil(4) * (rows.len() / span);
+        let whole = chunks <= self.kernels.whole_chunks;
+        let want = if whole { 1 } else { (self.kernels.tasks as usize).div_ceil(tasks) };
         let room = self.capacity.row_splits() / rows.len();
         let splits = want.min(room).clamp(1, chunks);
         let per_split = chunks.div_ceil(splits);
@@ -193,6 +202,7 @@ impl Forward {
             splits: chunks.div_ceil(per_split) as u32,
             chunks_per_split: per_split as u32,
             batch_chunks: chunks as u32,
+            span: span as u32,
             ..Default::default()
         }
     }

@@ -1,7 +1,7 @@
 //! Activation buffers, KV pages and chunk tables on the device.
 
 use concertina_formats::ModelSpec;
-use concertina_kv::{CHUNK_TOKENS, KvGeometry};
+use concertina_kv::{CHUNK_TOKENS, KvGeometry, Width};
 use concertina_shaders::Sampler;
 
 use crate::record::Slice;
@@ -9,6 +9,9 @@ use crate::{Backend, BufferLimits, Error, Result};
 
 /// Tokens that a repetition penalty looks back on.
 pub const RECENT: u32 = 64;
+
+/// Chunks that change their width in one submission.
+pub const JOBS: usize = 128;
 
 /// How much a forward pass can hold.
 #[derive(Debug, Clone)]
@@ -21,10 +24,14 @@ pub struct Capacity {
     pub context_tokens: usize,
     /// Contexts that are in GPU memory at the same time.
     pub contexts: usize,
-    /// Chunks in GPU memory.
-    pub slots: usize,
+    /// Units of KV memory, in which [`KvGeometry`] counts the places of chunks.
+    pub units: usize,
     /// Keys and values are kept as f32, not f16.
     pub exact: bool,
+    /// Widths that chunks may have, the written one first.
+    pub widths: Vec<Width>,
+    /// Queries, keys and values go through a Walsh-Hadamard transform.
+    pub rotate: bool,
 }
 
 impl Capacity {
@@ -33,12 +40,18 @@ impl Capacity {
         self.context_tokens = self.context_tokens.clamp(CHUNK_TOKENS, spec.context_len.max(CHUNK_TOKENS));
         let most = limits.binding.min(limits.buffer);
         let geometry = geometry(spec, self.exact);
-        self.slots = self.slots.min((most / geometry.layer_bytes()) as usize).min(1 << 28);
+        if !spec.head_dim.is_multiple_of(16) || spec.head_dim > 256 {
+            return Err(Error::Unsupported(format!(
+                "heads of {} dimensions: attention takes multiples of 16 up to 256",
+                spec.head_dim
+            )));
+        }
+        self.units = self.units.min((most / geometry.unit_bytes()) as usize).min(1 << 28);
         self.out_rows = self.out_rows.min((most / (4 * spec.vocab as u64)) as usize);
         let widest = (spec.ffn.max(spec.dim).max((spec.n_heads + 2 * spec.n_groups) * spec.head_dim) * 4) as u64;
         let stats = (spec.n_heads * self.chunks() * 8) as u64;
         self.rows = self.rows.min((most / widest.max(stats)) as usize);
-        if self.slots == 0 || self.out_rows == 0 || self.rows == 0 {
+        if self.chunks_in_memory(spec) == 0 || self.out_rows == 0 || self.rows == 0 {
             return Err(Error::Unsupported(format!(
                 "the device binds at most {most} bytes, too few for this model's activations"
             )));
@@ -51,6 +64,12 @@ impl Capacity {
         KvGeometry::chunks_for(self.context_tokens)
     }
 
+    /// Chunks that fit GPU memory as they are written.
+    pub fn chunks_in_memory(&self, spec: &ModelSpec) -> usize {
+        let geometry = geometry(spec, self.exact);
+        self.units / geometry.units(geometry.written) as usize
+    }
+
     /// Most rows times splits that attention may use.
     pub fn row_splits(&self) -> usize {
         self.rows.max(128)
@@ -59,8 +78,8 @@ impl Capacity {
 
 /// Shape of the model's keys and values.
 pub fn geometry(spec: &ModelSpec, exact: bool) -> KvGeometry {
-    let element_bytes = if exact { 4 } else { 2 };
-    KvGeometry { layers: spec.layers.len(), groups: spec.n_groups, head_dim: spec.head_dim, element_bytes }
+    let written = if exact { Width::W32 } else { Width::W16 };
+    KvGeometry { layers: spec.layers.len(), groups: spec.n_groups, head_dim: spec.head_dim, written }
 }
 
 /// Device buffers of a forward pass. Shapes beside them; R rows, O rows with logits, C contexts.
@@ -74,6 +93,7 @@ pub struct Buffers {
     pub hidden: Slice,      // (R, dim) the residual stream
     pub normed: Slice,      // (R, dim)
     pub qkv: Slice,         // (R, groups, heads a group of queries | key | value, head_dim)
+    pub turned: Slice,      // (R, hq) queries with their positions
     pub attended: Slice,    // (R, hq)
     pub projected: Slice,   // (R, dim)
     pub gate: Slice,        // (R, ffn)
@@ -90,7 +110,8 @@ pub struct Buffers {
     pub sampled: Slice,     // (O) u32
     pub samplers: Slice,    // (C) Sampler
     pub recent: Slice,      // (C, RECENT) u32
-    pub pages: Vec<Slice>,  // one a layer: (slots, K|V, groups, 16, head_dim) f16 or f32
+    pub jobs: Slice,        // (JOBS) vec2<u32>: chunk table entries, from and to
+    pub pages: Vec<Slice>,  // one a layer: an arena of units
     pub none: Slice,        // stands in for what a kernel does not read
 }
 
@@ -99,7 +120,7 @@ impl Buffers {
     pub fn alloc(backend: &mut Backend, spec: &ModelSpec, capacity: &Capacity) -> Result<Self> {
         let (r, o, c) = (capacity.rows, capacity.out_rows, capacity.contexts);
         let hq = spec.n_heads * spec.head_dim;
-        let chunks = capacity.chunks();
+        let (chunks, parts) = (capacity.chunks(), capacity.widths.len());
         let mut words = |label: &str, n: usize| backend.alloc(label, 4 * n as u64);
         let mut buffers = Self {
             tokens: words("tokens", r)?,
@@ -110,12 +131,13 @@ impl Buffers {
             hidden: words("hidden", r * spec.dim)?,
             normed: words("normed", r * spec.dim)?,
             qkv: words("qkv", r * (hq + 2 * spec.n_groups * spec.head_dim))?,
+            turned: words("turned", r * hq)?,
             attended: words("attended", r * hq)?,
             projected: words("projected", r * spec.dim)?,
             gate: words("gate", r * spec.ffn)?,
             up: words("up", r * spec.ffn)?,
-            partial: words("partial", capacity.row_splits() * hq)?,
-            split_ml: words("split_ml", capacity.row_splits() * spec.n_heads * 2)?,
+            partial: words("partial", parts * capacity.row_splits() * hq)?,
+            split_ml: words("split_ml", parts * capacity.row_splits() * spec.n_heads * 2)?,
             chunk_ml: words("chunk_ml", r * spec.n_heads * chunks * 2)?,
             row_ml: words("row_ml", r * spec.n_heads * 2)?,
             outs: words("outs", o * 4)?,
@@ -126,10 +148,11 @@ impl Buffers {
             sampled: words("sampled", o)?,
             samplers: words("samplers", c * size_of::<Sampler>() / 4)?,
             recent: words("recent", c * RECENT as usize)?,
+            jobs: words("jobs", JOBS * 2)?,
             none: words("none", 64)?,
             pages: Vec::new(),
         };
-        let page_bytes = geometry(spec, capacity.exact).layer_bytes() * capacity.slots as u64;
+        let page_bytes = geometry(spec, capacity.exact).unit_bytes() * capacity.units as u64;
         for layer in 0..spec.layers.len() {
             buffers.pages.push(backend.alloc(&format!("pages of layer {layer}"), page_bytes)?);
         }

@@ -14,23 +14,29 @@ pub struct Kernels {
     table: Table,
     /// What the device runs.
     runs: Vec<&'static Variant>,
-    /// Keys and values are kept as f32.
+    /// No kernel rounds activations.
     exact: bool,
-    /// Threads that fill the device; attention is split until it has them.
-    pub threads: u32,
+    /// Bits of the pages that there may be.
+    bits: Vec<usize>,
+    /// Workgroups that fill the device; attention is split until it has them.
+    pub tasks: u32,
+    /// Chunks up to which attention is not split: merging costs more.
+    pub whole_chunks: usize,
 }
 
 impl Kernels {
     /// What was measured, and without it: few wide cores want one thread a few output features and no barrier, many cores
-    /// want the panels dealt out.
-    pub fn for_backend(backend: &Backend, exact: bool, table: Table) -> Self {
+    /// want the panels dealt out. `bits`: of the pages that there may be.
+    pub fn for_backend(backend: &Backend, exact: bool, bits: Vec<usize>, table: Table) -> Self {
         let software = backend.is_software();
         Self {
             narrow: if software { "matvec" } else { "matvec_wide" },
             table,
             exact,
+            bits,
             runs: VARIANTS.iter().filter(|v| backend.runs(v)).collect(),
-            threads: if software { 256 } else { 16_384 },
+            tasks: if software { 24 } else { 512 },
+            whole_chunks: if software { 24 } else { 2 },
         }
     }
 
@@ -54,14 +60,23 @@ impl Kernels {
         self.best(&format!("{kernel}.{}", shape.format.name()))
     }
 
-    /// The variant for f32 pages where there is one and they are kept, that with subgroups where there is one and the device
-    /// runs it, else the plain one.
+    /// The variant with subgroups where there is one and the device runs it, else the plain one.
     pub fn best(&self, name: &str) -> &'static Variant {
-        if let Some(exact) = variant(&format!("{name}.kv32")).filter(|_| self.exact) {
-            return exact;
-        }
         let plain = || variant(name).unwrap_or_else(|| panic!("no kernel {name}"));
         variant(&format!("{name}.subgroups")).filter(|v| self.has(v)).unwrap_or_else(plain)
+    }
+
+    /// Rotary embedding with a transform in blocks of so many dimensions: eight lanes hold 64.
+    pub fn rope_kv(&self, rotate: u32) -> &'static Variant {
+        if rotate > 64 { variant("rope_kv").expect("in the table") } else { self.best("rope_kv") }
+    }
+
+    /// Attention, over all widths that there may be: one dispatch, or, for small heads on adapters that take them lane by
+    /// lane, one for each.
+    pub fn attention(&self, head_dim: usize) -> Vec<&'static Variant> {
+        let lanes = |v: &&'static Variant| head_dim <= 64 && self.has(v);
+        let of = |bits: &usize| variant(&format!("attn_split.subgroups.kv{bits}")).filter(lanes);
+        self.bits.iter().map(of).collect::<Option<_>>().unwrap_or_else(|| vec![self.best("attn_split")])
     }
 
     fn has(&self, variant: &Variant) -> bool {

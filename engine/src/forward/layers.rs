@@ -3,7 +3,7 @@
 use concertina_elastic::SubModel;
 use concertina_formats::{Activation, ModelSpec, RopeStyle};
 use concertina_shaders::{
-    AttnParams, EmbedParams, GatherParams, GluParams, MatmulParams, NormParams, RopeParams, SampleParams,
+    AttnParams, EmbedParams, GatherParams, GluParams, MatmulParams, NormParams, QuantParams, RopeParams, SampleParams,
 };
 
 use super::buffers::RECENT;
@@ -23,6 +23,7 @@ struct Recorder<'a> {
     kernels: &'a Kernels,
     buffers: &'a Buffers,
     family: Family,
+    rotate: bool,
     recording: Recording,
 }
 
@@ -207,36 +208,55 @@ impl Recorder<'_> {
         if let Some(weight) = w.k_norm {
             self.head_norm(b.qkv, weight, groups, places[1]);
         }
+        let rotate = rotation(spec, self.rotate);
         let rope = RopeParams {
             heads: heads as u32,
+            heads_per_group: heads_per_group as u32,
             kept: groups as u32,
             groups: spec.n_groups as u32,
             head_dim: spec.head_dim as u32,
-            heads_per_group: heads_per_group as u32,
-            stride: stride as u32,
             halves: u32::from(spec.rope_style == RopeStyle::Halves),
             rope_offset: (layer.rope * rows * spec.head_dim / 2) as u32,
+            rotate,
+            q_stride: stride as u32,
+            q_step: of_group as u32,
+            k_offset: queries as u32,
+            k_stride: stride as u32,
+            k_step: of_group as u32,
+            v_offset: (queries + spec.head_dim) as u32,
+            v_stride: stride as u32,
+            v_step: of_group as u32,
+            out_stride: hq as u32,
+            ..Default::default()
         };
-        let quads = ((heads + 2 * groups) * spec.head_dim / 4) as u32;
+        let octets = ((heads + 2 * groups) * spec.head_dim / 8) as u32;
         let pages = b.pages[index];
-        let args = [b.rows, b.tables, b.rope, b.qkv, pages];
-        self.recording.push(self.kernels.best("rope_kv"), &rope, &args, [Work::Fixed(quads), Work::Rows]);
+        let args = [b.rows, b.tables, b.rope, b.qkv, b.qkv, b.qkv, b.turned, pages];
+        self.recording.push(self.kernels.rope_kv(rotate), &rope, &args, [Work::Fixed(octets), Work::Rows]);
 
+        let variants = self.kernels.attention(spec.head_dim);
         let attn = AttnParams {
             heads: heads as u32,
             heads_per_group: heads_per_group as u32,
             groups: spec.n_groups as u32,
             head_dim: spec.head_dim as u32,
-            q_stride: stride as u32,
+            q_stride: hq as u32,
             out_stride: hq as u32,
             window: layer.window.unwrap_or(0),
             scale: spec.attn_scale,
+            rotate,
+            parts: variants.len() as u32,
+            ..Default::default()
         };
-        let args = [b.rows, b.tables, b.qkv, pages, b.partial, b.split_ml, b.chunk_ml];
-        let work = [Work::RowsSplits(heads as u32), Work::Fixed(1)];
-        self.recording.push(self.kernels.best("attn_split"), &attn, &args, work);
+        let parts = variants.len();
+        let args = [b.rows, b.tables, b.turned, pages, b.partial, b.split_ml, b.chunk_ml, b.attended, b.row_ml];
+        let work = Work::Attention { groups: groups as u32, heads_per_group: heads_per_group as u32 };
+        for (part, variant) in (0..).zip(variants) {
+            self.recording.push(variant, &AttnParams { part, ..attn }, &args, [work, Work::Fixed(1)]);
+        }
         let args = [b.partial, b.split_ml, b.attended, b.row_ml];
-        let work = [Work::Fixed((heads * spec.head_dim / 4) as u32), Work::Rows];
+        let rows = if parts > 1 { Work::Rows } else { Work::SplitRows };
+        let work = [Work::Fixed((heads * spec.head_dim / 4) as u32), rows];
         self.recording.push(self.kernels.best("attn_merge"), &attn, &args, work);
         let args = [b.rows, b.row_ml, b.chunk_ml, b.density];
         self.recording.push(self.kernels.best("attn_share"), &attn, &args, [Work::DensityChunks, Work::Rows]);
@@ -294,6 +314,23 @@ impl Recorder<'_> {
     }
 }
 
+/// Dimensions of a block of the Walsh-Hadamard transform: the largest power of two that divides a head.
+fn rotation(spec: &ModelSpec, rotate: bool) -> u32 {
+    if rotate { 1 << spec.head_dim.trailing_zeros() } else { 0 }
+}
+
+/// Chunks that change their width, in every layer.
+pub fn requantise(spec: &ModelSpec, kernels: &Kernels, b: &Buffers) -> Recording {
+    let groups = spec.n_groups as u32;
+    let params = QuantParams { kept: groups, groups, head_dim: spec.head_dim as u32, pad: 0 };
+    let mut recording = Recording::default();
+    for pages in &b.pages {
+        let work = [Work::Fixed(16 * groups), Work::Jobs];
+        recording.push(kernels.best("kv_quant"), &params, &[b.jobs, *pages], work);
+    }
+    recording
+}
+
 /// Embedding to the last residual, for a sub-model, with the kernels for batches of `family`.
 pub fn layers(
     spec: &ModelSpec,
@@ -304,7 +341,8 @@ pub fn layers(
     sub: &SubModel,
     family: Family,
 ) -> Result<Recording> {
-    let mut recorder = Recorder { spec, kernels, buffers, family, recording: Recording::default() };
+    let rotate = capacity.rotate;
+    let mut recorder = Recorder { spec, kernels, buffers, family, rotate, recording: Recording::default() };
     recorder.embed(&weights.embed);
     for (i, (layer, units)) in weights.layers.iter().zip(&sub.layers).enumerate() {
         recorder.layer(i, layer, units.groups, units.neurons, capacity.rows)?;
@@ -320,7 +358,7 @@ pub fn head(
     weights: &Weights,
     family: Family,
 ) -> Result<Recording> {
-    let mut recorder = Recorder { spec, kernels, buffers, family, recording: Recording::default() };
+    let mut recorder = Recorder { spec, kernels, buffers, family, rotate: false, recording: Recording::default() };
     let b = buffers;
     let dim = spec.dim as u32;
     let gather = GatherParams { dim, ..Default::default() };

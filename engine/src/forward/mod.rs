@@ -4,9 +4,10 @@ mod batch;
 mod buffers;
 mod kernels;
 mod layers;
+mod requantise;
 
 pub use batch::{BatchRow, OutRow, Tail};
-pub use buffers::{Buffers, Capacity, geometry};
+pub use buffers::{Buffers, Capacity, JOBS, geometry};
 pub use kernels::Kernels;
 
 use std::collections::HashMap;
@@ -32,6 +33,10 @@ pub struct Forward {
     head: HashMap<Family, Prepared>,
     sample: Prepared,
     nll: Prepared,
+    /// Prepared when chunks first change their width.
+    quant: Option<Prepared>,
+    /// Chunks that change their width with the next batch.
+    jobs: usize,
 }
 
 impl Forward {
@@ -44,7 +49,8 @@ impl Forward {
         progress: Progress<'_>,
     ) -> Result<Self> {
         let spec = model.spec.clone();
-        let kernels = Kernels::for_backend(backend, capacity.exact, table);
+        let bits = capacity.widths.iter().map(|width| width.bits()).collect();
+        let kernels = Kernels::for_backend(backend, capacity.exact, bits, table);
         let capacity = capacity.fitted(&spec, backend.buffer_limits())?;
         let buffers = Buffers::alloc(backend, &spec, &capacity)?;
         let weights = weights::load(backend, model, progress).await?;
@@ -63,6 +69,8 @@ impl Forward {
             head: HashMap::new(),
             sample,
             nll,
+            quant: None,
+            jobs: 0,
         })
     }
 

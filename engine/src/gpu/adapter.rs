@@ -54,7 +54,10 @@ impl fmt::Display for AdapterInfo {
 impl AdapterInfo {
     /// Whether it has what a variant needs.
     pub fn runs(&self, variant: &Variant) -> bool {
-        (!variant.subgroups || (self.subgroups && self.subgroup_size.0 >= variant.min_subgroup))
+        (!variant.subgroups
+            || (self.subgroups
+                && self.subgroup_size.0 >= variant.min_subgroup
+                && (variant.max_subgroup == 0 || self.subgroup_size.1 <= variant.max_subgroup)))
             && (!variant.f16 || self.f16)
     }
 

@@ -24,10 +24,5 @@ pub const WIDTHS: [Width; 4] = [Width::W16, Width::W8, Width::W4, Width::W2];
 
 /// Nominal bits of an element. Scales come on top and are counted in bytes, where the formats are known.
 pub fn nominal_bits(width: Width) -> u32 {
-    match width {
-        Width::W16 => 16,
-        Width::W8 => 8,
-        Width::W4 => 4,
-        Width::W2 => 2,
-    }
+    width.bits() as u32
 }

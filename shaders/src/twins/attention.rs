@@ -1,25 +1,20 @@
 //! Twins of the kernels around attention.
 
-use super::{Pages, Words};
-use crate::{AttnParams, RopeParams, Step};
+use super::Words;
+use super::pages::{Plane, hadamard};
+use crate::{AttnParams, QuantParams, RopeParams, Step};
 
 const CHUNK: usize = 16;
 
-/// Index of element 0 of (slot, K or V, group, token) in pages of (slots, K|V, groups, 16, head_dim).
-fn page(slot: u32, value: usize, group: usize, token: usize, groups: u32, head_dim: u32) -> usize {
-    (((slot as usize * 2 + value) * groups as usize + group) * CHUNK + token) * head_dim as usize
+/// The greatest head that attention takes.
+const MOST_DIM: usize = 256;
+
+/// A chunk table's entry.
+fn entry(tables: Words<'_>, table: u32, chunk: usize) -> u32 {
+    tables.u(table as usize + chunk)
 }
 
-fn slot(tables: Words<'_>, table: u32, chunk: usize) -> u32 {
-    tables.u(table as usize + chunk) & 0x0fff_ffff
-}
-
-/// Where a query head lies among a row's heads: a KV group's queries, its key, its value, then the next group's.
-fn place(head: usize, per_group: usize) -> usize {
-    head / per_group * (per_group + 2) + head % per_group
-}
-
-/// Rotates queries in place and keys on their way into the pages; copies values. See `wgsl/rope_kv.wgsl` for shapes.
+/// Embeds queries and keys, transforms all if wanted, and writes keys and values into the pages. See `wgsl/rope_kv.wgsl`.
 #[allow(clippy::too_many_arguments)] // a kernel's bindings
 pub fn rope_kv(
     step: &Step,
@@ -27,85 +22,126 @@ pub fn rope_kv(
     rows: Words<'_>,
     tables: Words<'_>,
     rope: Words<'_>,
-    qkv: Words<'_>,
-    pages: Pages<'_>,
+    q: Words<'_>,
+    k: Words<'_>,
+    v: Words<'_>,
+    q_out: Words<'_>,
+    pages: Words<'_>,
 ) {
     let dim = p.head_dim as usize;
-    let per_group = p.heads_per_group as usize;
     // (first, second) element of pair i.
     let pair = |i: usize| if p.halves == 1 { (i, i + dim / 2) } else { (2 * i, 2 * i + 1) };
     for row in 0..step.rows as usize {
-        let angle = |i: usize| {
-            let at = 2 * (p.rope_offset as usize + row * dim / 2 + i);
-            (rope.f(at), rope.f(at + 1))
-        };
-        for head in 0..p.heads as usize {
-            let at = row * p.stride as usize + place(head, per_group) * dim;
+        let turn = |e: &mut [f32]| {
             for i in 0..dim / 2 {
-                let ((a, b), (cos, sin)) = (pair(i), angle(i));
-                let (x, y) = (qkv.f(at + a), qkv.f(at + b));
-                qkv.set_f(at + a, x * cos - y * sin);
-                qkv.set_f(at + b, y * cos + x * sin);
+                let at = 2 * (p.rope_offset as usize + row * dim / 2 + i);
+                let ((a, b), (cos, sin)) = (pair(i), (rope.f(at), rope.f(at + 1)));
+                (e[a], e[b]) = (e[a] * cos - e[b] * sin, e[b] * cos + e[a] * sin);
             }
+        };
+        let head_at = |words: Words<'_>, at: u32| (0..dim).map(|i| words.f(at as usize + i)).collect::<Vec<f32>>();
+        let r = row as u32;
+        for head in 0..p.heads {
+            let (group, inside) = (head / p.heads_per_group, head % p.heads_per_group);
+            let mut e = head_at(q, p.q_offset + r * p.q_stride + group * p.q_step + inside * p.head_dim);
+            turn(&mut e);
+            hadamard(&mut e, p.rotate as usize);
+            let to = row * p.out_stride as usize + head as usize * dim;
+            e.iter().enumerate().for_each(|(i, v)| q_out.set_f(to + i, *v));
         }
         let (pos, table) = (rows.u(row * 4) as usize, rows.u(row * 4 + 1));
-        let slot = slot(tables, table, pos / CHUNK);
-        for group in 0..p.kept as usize {
-            let key = row * p.stride as usize + (group * (per_group + 2) + per_group) * dim;
-            let keys = page(slot, 0, group, pos % CHUNK, p.groups, p.head_dim);
-            let values = page(slot, 1, group, pos % CHUNK, p.groups, p.head_dim);
-            for i in 0..dim / 2 {
-                let ((a, b), (cos, sin)) = (pair(i), angle(i));
-                let (x, y) = (qkv.f(key + a), qkv.f(key + b));
-                pages.set(keys + a, x * cos - y * sin);
-                pages.set(keys + b, y * cos + x * sin);
-            }
-            for i in 0..dim {
-                pages.set(values + i, qkv.f(key + dim + i));
+        let entry = entry(tables, table, pos / CHUNK);
+        for group in 0..p.kept {
+            let mut key = head_at(k, p.k_offset + r * p.k_stride + group * p.k_step);
+            turn(&mut key);
+            let value = head_at(v, p.v_offset + r * p.v_stride + group * p.v_step);
+            for (is_value, mut e) in [(false, key), (true, value)] {
+                hadamard(&mut e, p.rotate as usize);
+                let plane = Plane::of(entry, is_value, group as usize, p.groups, p.head_dim);
+                e.iter().enumerate().for_each(|(i, v)| plane.set(pages, pos % CHUNK, i, *v));
             }
         }
     }
 }
 
-/// First key that a query at `pos` sees.
-fn first_seen(pos: usize, window: u32) -> usize {
-    if window > 0 { (pos + 1).saturating_sub(window as usize) } else { 0 }
+/// Chunks from one width to a narrower one. `jobs`: (step.jobs) of two entries, from and to.
+pub fn kv_quant(step: &Step, p: &QuantParams, jobs: Words<'_>, pages: Words<'_>) {
+    let dim = p.head_dim as usize;
+    for job in 0..step.jobs as usize {
+        for (value, group) in [false, true].into_iter().flat_map(|v| (0..p.kept as usize).map(move |g| (v, g))) {
+            let from = Plane::of(jobs.u(2 * job), value, group, p.groups, p.head_dim);
+            let to = Plane::of(jobs.u(2 * job + 1), value, group, p.groups, p.head_dim);
+            for t in 0..CHUNK {
+                let e: Vec<f32> = (0..dim).map(|i| from.get(pages, t, i)).collect();
+                let (least, most) = e.iter().fold((1e30f32, -1e30f32), |(a, b), v| (a.min(*v), b.max(*v)));
+                let steps = ((1 << to.bits) - 1) as f32;
+                pages.set_h(2 * to.meta(t), (most - least) / steps);
+                pages.set_h(2 * to.meta(t) + 1, least);
+                let (scale, offset) = to.scale(pages, t);
+                let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
+                for (i, v) in e.iter().enumerate() {
+                    let n = ((v - offset) * inverse).round_ties_even().clamp(0.0, steps);
+                    to.set_integer(pages, t, i, n as u32);
+                }
+            }
+        }
+    }
 }
 
-/// Scores, running maxima and weighted values of each part of the chunks. See `wgsl/attn_split.wgsl` for shapes.
+/// First key in the window of a query at `pos`.
+fn first_seen(pos: usize, window: u32) -> usize {
+    if window == 0 { 0 } else { (pos + 1).saturating_sub(window as usize) }
+}
+
+/// Attention over parts of the chunks; `only` over those of so many bits. `partial`: (rows, heads, parts, splits, head_dim),
+/// `split_ml`: (rows, heads, parts, splits) and `chunk_ml`: (rows, heads, batch_chunks) of maximum and sum. Of a single part
+/// and split, the output itself: `out`: (rows, out_stride), `row_ml`: (rows, heads).
 #[allow(clippy::too_many_arguments)] // a kernel's bindings
 pub fn attn_split(
+    only: Option<usize>,
     step: &Step,
     p: &AttnParams,
     rows: Words<'_>,
     tables: Words<'_>,
     q: Words<'_>,
-    pages: Pages<'_>,
+    pages: Words<'_>,
     partial: Words<'_>,
     split_ml: Words<'_>,
     chunk_ml: Words<'_>,
+    out: Words<'_>,
+    row_ml: Words<'_>,
 ) {
     let dim = p.head_dim as usize;
+    let alone = step.splits * p.parts == 1;
+    assert!(dim <= MOST_DIM, "heads of {dim} dimensions");
     for row in 0..step.rows as usize {
         let (pos, table) = (rows.u(row * 4) as usize, rows.u(row * 4 + 1));
         let seen = first_seen(pos, p.window);
         for head in 0..p.heads as usize {
             let group = head / p.heads_per_group as usize;
-            let at = row * p.q_stride as usize + place(head, p.heads_per_group as usize) * dim;
+            let at = row * p.q_stride as usize + head * dim;
             let query: Vec<f32> = (0..dim).map(|i| q.f(at + i)).collect();
             for split in 0..step.splits as usize {
                 let begin = (split * step.chunks_per_split as usize).max(seen / CHUNK);
                 let end = ((split + 1) * step.chunks_per_split as usize).min(pos / CHUNK + 1);
-                let at = (row * p.heads as usize + head) * step.splits as usize + split;
+                let part = (row * p.heads as usize + head) * p.parts as usize + p.part as usize;
+                let at = part * step.splits as usize + split;
+                let mut empty = true;
                 let (mut m, mut l) = (-1e30f32, 0f32);
                 let mut acc = vec![0f32; dim];
                 for chunk in begin..end {
-                    let slot = slot(tables, table, chunk);
+                    let entry = entry(tables, table, chunk);
+                    let keys = Plane::of(entry, false, group, p.groups, p.head_dim);
+                    let values = Plane::of(entry, true, group, p.groups, p.head_dim);
+                    if only.is_some_and(|bits| bits != keys.bits) {
+                        continue;
+                    }
+                    empty = false;
                     let tokens = (chunk * CHUNK).max(seen)..=(chunk * CHUNK + CHUNK - 1).min(pos);
                     let scores: Vec<(usize, f32)> = tokens
                         .map(|t| {
-                            let keys = page(slot, 0, group, t % CHUNK, p.groups, p.head_dim);
-                            let dot: f32 = query.iter().enumerate().map(|(i, q)| q * pages.get(keys + i)).sum();
+                            let dot: f32 =
+                                query.iter().enumerate().map(|(i, q)| q * keys.get(pages, t % CHUNK, i)).sum();
                             (t % CHUNK, dot * p.scale)
                         })
                         .collect();
@@ -116,18 +152,26 @@ pub fn attn_split(
                     for (t, s) in scores {
                         let weight = (s - next).exp();
                         sum += weight;
-                        let values = page(slot, 1, group, t, p.groups, p.head_dim);
-                        acc.iter_mut().enumerate().for_each(|(i, v)| *v += weight * pages.get(values + i));
+                        acc.iter_mut().enumerate().for_each(|(i, v)| *v += weight * values.get(pages, t, i));
                     }
                     l = l * shrink + sum;
                     m = next;
                     if step.density == 1 {
                         let at = (row * p.heads as usize + head) * step.batch_chunks as usize + chunk;
-                        chunk_ml.set_f(at * 2, next);
-                        chunk_ml.set_f(at * 2 + 1, sum);
+                        // One number, so that it does not depend on the order of chunks.
+                        chunk_ml.set_f(at * 2, next + sum.ln());
+                        chunk_ml.set_f(at * 2 + 1, 1.0);
                     }
                 }
-                if begin < end {
+                hadamard(&mut acc, p.rotate as usize);
+                if alone {
+                    let to = row * p.out_stride as usize + head * dim;
+                    acc.iter().enumerate().for_each(|(i, v)| out.set_f(to + i, *v / l));
+                    row_ml.set_f((row * p.heads as usize + head) * 2, m);
+                    row_ml.set_f((row * p.heads as usize + head) * 2 + 1, l);
+                    continue;
+                }
+                if !empty {
                     acc.iter().enumerate().for_each(|(i, v)| partial.set_f(at * dim + i, *v));
                 }
                 split_ml.set_f(at * 2, m);
@@ -149,8 +193,9 @@ pub fn attn_merge(
     let dim = p.head_dim as usize;
     for row in 0..step.rows as usize {
         for head in 0..p.heads as usize {
-            let at = (row * p.heads as usize + head) * step.splits as usize;
-            let parts: Vec<(usize, f32, f32)> = (at..at + step.splits as usize)
+            let splits = (step.splits * p.parts) as usize;
+            let at = (row * p.heads as usize + head) * splits;
+            let parts: Vec<(usize, f32, f32)> = (at..at + splits)
                 .map(|at| (at, split_ml.f(at * 2), split_ml.f(at * 2 + 1)))
                 .filter(|(_, _, l)| *l > 0.0)
                 .collect();

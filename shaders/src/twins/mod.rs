@@ -4,6 +4,7 @@
 mod attention;
 mod decode;
 mod matmul;
+mod pages;
 mod pointwise;
 mod roofline;
 mod sampling;
@@ -12,9 +13,10 @@ use std::cell::Cell;
 
 use crate::{Step, Variant};
 
-pub use attention::{attn_merge, attn_share, attn_split, rope_kv};
+pub use attention::{attn_merge, attn_share, attn_split, kv_quant, rope_kv};
 pub use decode::decode_block;
 pub use matmul::{embed, matmul};
+pub use pages::Plane;
 pub use pointwise::{gather_rows, glu, rms_norm};
 pub use roofline::{roof_copy, roof_dot8, roof_fma};
 pub use sampling::{row_nll, sample};
@@ -57,25 +59,6 @@ impl Words<'_> {
     }
 }
 
-/// Keys and values: elements of f16, or of f32 in variants that say `kv32`.
-#[derive(Clone, Copy)]
-pub struct Pages<'a> {
-    words: Words<'a>,
-    wide: bool,
-}
-
-impl Pages<'_> {
-    /// Element `i`.
-    pub fn get(&self, i: usize) -> f32 {
-        if self.wide { self.words.f(i) } else { self.words.h(i) }
-    }
-
-    /// Set element `i`.
-    pub fn set(&self, i: usize, v: f32) {
-        if self.wide { self.words.set_f(i, v) } else { self.words.set_h(i, v) }
-    }
-}
-
 /// A dispatch: the variant with its uniforms and its storage bindings in order.
 pub struct Call<'a> {
     /// The variant; its twin is named after its kernel.
@@ -101,15 +84,16 @@ pub fn run(call: &Call<'_>) {
         };
     }
     let format = || call.variant.format.expect("a kernel over weights has a format");
-    let pages = |words| Pages { words, wide: call.variant.kv32 };
+    let only = call.variant.pages.strip_prefix("kv").and_then(|bits| bits.parse().ok());
     match call.variant.kernel {
         "embed" => embed(format(), s, params!(), a[0], a[1], a[3]),
         "gather_rows" => gather_rows(s, params!(), a[0], a[1], a[2]),
         "rms_norm" => rms_norm(s, params!(), a[0], a[1], a[2]),
         "matmul" | "matvec" | "matvec_wide" => matmul(format(), s, params!(), a[0], a[1], a[3], a[4], a[5]),
         "glu" => glu(s, params!(), a[0], a[1]),
-        "rope_kv" => rope_kv(s, params!(), a[0], a[1], a[2], a[3], pages(a[4])),
-        "attn_split" => attn_split(s, params!(), a[0], a[1], a[2], pages(a[3]), a[4], a[5], a[6]),
+        "rope_kv" => rope_kv(s, params!(), a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7]),
+        "attn_split" => attn_split(only, s, params!(), a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8]),
+        "kv_quant" => kv_quant(s, params!(), a[0], a[1]),
         "attn_merge" => attn_merge(s, params!(), a[0], a[1], a[2], a[3]),
         "attn_share" => attn_share(s, params!(), a[0], a[1], a[2], a[3]),
         "row_nll" => row_nll(s, params!(), a[0], a[1], a[2]),

@@ -14,6 +14,10 @@ struct AttnParams {
     out_stride: u32,
     window: u32,            // keys seen by a query, itself included; 0: all
     scale: f32,
+    rotate: u32,            // dimensions of a block of the transform that values went through; 0: none
+    part: u32,              // which of the dispatches over the same keys, one for each width
+    parts: u32,             // how many there are
+    pad: u32,
 }
 @group(0) @binding(1) var<uniform> params: AttnParams;
 

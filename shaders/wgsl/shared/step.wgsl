@@ -6,8 +6,8 @@ struct Step {
     chunks_per_split: u32,
     batch_chunks: u32,      // stride of per-chunk statistics: the most chunks any row sees
     density: u32,           // 1: collect each chunk's share of the probability
-    seed: u32,
-    pad: u32,
+    span: u32,              // rows that attention may take together: all of a batch of one context, else 1
+    jobs: u32,              // chunks that change their width
 }
 // In a storage buffer: lavapipe compiles a shader anew for every value of a uniform that bounds a loop, and these change
 // with every step.

@@ -24,6 +24,11 @@ pub enum Compare {
     Bits,
     /// Two f16 a word, each at most one unit in the last place apart.
     Half,
+    /// Two f16 a word, each at most `each` of the twin's size or of 1 apart, whichever is more.
+    Halves {
+        /// The bound.
+        each: f32,
+    },
     /// f32: `‖d‖ / ‖twin‖ <= norm`, and for each element `|d| <= each · (rms(twin) + |twin|)`.
     F32 {
         /// Bound of the normalised error.

@@ -97,6 +97,16 @@ fn values(buffer: &Buffer, want: &[u32], got: &[u32]) -> Result<Report, Failure>
                 }
             }
         }
+        Compare::Halves { each } => {
+            for i in written() {
+                let halves = |w: u32| [w as u16, (w >> 16) as u16].map(|h| f16::from_bits(h).to_f32());
+                for (half, (w, g)) in halves(want[i]).into_iter().zip(halves(got[i])).enumerate() {
+                    if !w.is_finite() || !g.is_finite() || (w - g).abs() > each * w.abs().max(1.0) {
+                        return fail(format!("half {}: {g:?}, the twin has {w:?}", 2 * i + half));
+                    }
+                }
+            }
+        }
         Compare::F32 { norm, each } => {
             let pairs: Vec<(usize, f32, f32)> =
                 written().map(|i| (i, f32::from_bits(want[i]), f32::from_bits(got[i]))).collect();

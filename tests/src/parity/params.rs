@@ -28,6 +28,7 @@ pub fn layouts() -> Vec<Layout> {
         layout::<shaders::MatmulParams>(),
         layout::<shaders::GluParams>(),
         layout::<shaders::RopeParams>(),
+        layout::<shaders::QuantParams>(),
         layout::<shaders::AttnParams>(),
         layout::<shaders::SampleParams>(),
         layout::<shaders::RoofParams>(),

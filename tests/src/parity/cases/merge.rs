@@ -55,8 +55,11 @@ pub fn attn_merge(variant: &'static Variant, rng: &mut Rng) -> Vec<Case> {
                 out_stride: out_stride as u32,
                 window: 0,
                 scale: 1.0,
+                // Parts are splits over again.
+                parts: if splits % 2 == 0 { 2 } else { 1 },
+                ..Default::default()
             };
-            let step = Step { rows: rows as u32, splits: splits as u32, ..Step::default() };
+            let step = Step { rows: rows as u32, splits: splits as u32 / params.parts, ..Step::default() };
             let buffers = vec![partial.input(), split_ml.input(), out.output(MERGED), row_ml.output(MERGED)];
             let name = format!("rows {rows}, heads {heads} of {dim}, splits {splits}, maxima ±{spread}");
             Case::new(variant, name, step, params, [Work::Fixed((heads * dim / 4) as u32), Work::Rows], buffers)
@@ -85,7 +88,7 @@ fn share(
     density: u32,
     runs: &'static [Run],
 ) -> Case {
-    let batch = Batch::new(rng, runs);
+    let batch = Batch::new(rng, runs, (1, 64), |_, _| 0);
     let (rows, chunks) = (batch.rows(), batch.chunks());
     let (mut row_ml, mut chunk_ml) = (Out::new((rows + 1) * heads * 2), Out::new((rows + 1) * heads * chunks * 2));
     let mut shares = Out::new(batch.tables.len());
@@ -114,6 +117,7 @@ fn share(
         out_stride: POISON,
         window: window as u32,
         scale: 1.0,
+        ..Default::default()
     };
     let step = Step { rows: rows as u32, batch_chunks: chunks as u32, density, ..Step::default() };
     let buffers = vec![Buffer::input(batch.row_words()), row_ml.input(), chunk_ml.input(), shares.output(SHARES)];

@@ -6,6 +6,7 @@ mod logits;
 mod matrix;
 mod merge;
 mod pointwise;
+mod quant;
 mod roofline;
 mod rope;
 mod sampling;
@@ -28,6 +29,7 @@ pub fn cases(variant: &'static Variant, seed: u64) -> Vec<Case> {
         ("glu", _) => pointwise::glu(variant, rng),
         ("rope_kv", _) => rope::cases(variant, rng),
         ("attn_split", _) => attention::cases(variant, rng),
+        ("kv_quant", _) => quant::cases(variant, rng),
         ("attn_merge", _) => merge::attn_merge(variant, rng),
         ("attn_share", _) => merge::attn_share(variant, rng),
         ("row_nll", _) => logits::cases(variant, rng),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use concertina::formats::Tokenizer;
+use concertina::{Options, Width};
 
 use crate::cli::GlobalArgs;
 use crate::data::stats::{Interval, clustered_mean};
@@ -13,7 +14,8 @@ use crate::session::{LEVEL, Session, bar};
 const EXAMPLES: &str = "\
 Examples:
   concertina eval ppl --file book.txt
-  concertina eval ppl -m qwen-0.5b --file book.txt --window 512 --exact --json";
+  concertina eval ppl -m qwen-0.5b --file book.txt --window 512 --exact --json
+  concertina eval ppl --file book.txt --window 2048 --kv-bits 4";
 
 /// Perplexity of a text.
 ///
@@ -36,9 +38,35 @@ pub struct PplArgs {
     /// Use no kernels that quantise activations: slower, and closer to the model's own numbers
     #[arg(long)]
     pub exact: bool,
+    /// Bits of stored keys and values once a chunk of 16 tokens is full: 16, 8, 4, 2, or an average between 2 and 8, for
+    /// which the chunks are dealt evenly to the two widths around it (3.5: three quarters at 4, a quarter at 2). The text
+    /// is then read 16 tokens at a time, so that all but the current chunk are at that width
+    #[arg(long, value_name = "BITS", default_value_t = 16.0, value_parser = kv_bits, conflicts_with = "exact")]
+    pub kv_bits: f32,
+    /// Store keys and values without the Walsh-Hadamard transform: to see what it gains
+    #[arg(long)]
+    pub no_rotate: bool,
     /// One JSON object instead of text
     #[arg(long)]
     pub json: bool,
+}
+
+fn kv_bits(text: &str) -> Result<f32, String> {
+    match text.parse::<f32>() {
+        Ok(bits) if bits == 16.0 || (2.0..=8.0).contains(&bits) => Ok(bits),
+        _ => Err("16, or a number from 2 to 8".into()),
+    }
+}
+
+/// The widths around `bits`, as the options have them.
+fn store(options: &mut Options, bits: f32) {
+    let (width, share) = match bits {
+        b if b > 8.0 => return,
+        b if b > 4.0 => (Width::W8, (8.0 - b) / 4.0),
+        b if b > 2.0 => (Width::W4, (4.0 - b) / 2.0),
+        _ => (Width::W2, 0.0),
+    };
+    (options.kv_width, options.kv_narrower, options.prefill_rows) = (width, share, 16);
 }
 
 pub fn run(global: &GlobalArgs, args: &PplArgs) -> Result<()> {
@@ -52,6 +80,8 @@ pub fn run(global: &GlobalArgs, args: &PplArgs) -> Result<()> {
         let (longest, most) = (windows[0].len(), model.spec.context_len);
         ensure!(longest <= most, "--window {window} is more than the {most} tokens that this model reads");
         options.exact = args.exact;
+        options.kv_rotate = !args.no_rotate;
+        store(options, args.kv_bits);
         options.fit_contexts(&model.spec, longest);
         Ok(())
     })?;
@@ -74,6 +104,8 @@ pub fn run(global: &GlobalArgs, args: &PplArgs) -> Result<()> {
             "adapter": session.engine.adapter(),
             "level": LEVEL,
             "exact": args.exact,
+            "kv_bits": args.kv_bits,
+            "rotate": !args.no_rotate,
             "window": window,
             "windows": scored.len(),
             "tokens": tokens,

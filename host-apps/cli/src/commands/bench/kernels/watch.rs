@@ -77,7 +77,8 @@ fn expand(
         files.entry(stem.to_owned()).or_insert_with(read).clone()
     };
     let root = load(variant.file)?;
-    preprocess::expand(&root, &variant.defines(), &mut load)
+    let defines = variant.defines.iter().map(|name| (*name).to_owned()).collect();
+    preprocess::expand(&root, &defines, &mut load)
 }
 
 /// Check and measure a changed kernel beside what it was.

@@ -1,0 +1,52 @@
+//! Chunks that change their width on the device.
+
+use bytemuck::cast_slice;
+use concertina_kv::ChunkEntry;
+use concertina_shaders::Step;
+
+use super::{Forward, JOBS, layers};
+use crate::record::Slice;
+use crate::{Backend, Result};
+
+impl Forward {
+    /// Copy chunks of all layers from one place and width to another with the next batch, before its first layer. The
+    /// tables are the caller's to write; the old places may be given away as soon as the batch was submitted.
+    ///
+    /// # Panics
+    /// If there are more than `JOBS`, or a chunk does not become narrower.
+    pub fn requantise_with_next(&mut self, backend: &mut Backend, jobs: &[(ChunkEntry, ChunkEntry)]) -> Result<()> {
+        assert!(jobs.len() <= JOBS, "{} jobs", jobs.len());
+        self.jobs = 0;
+        if jobs.is_empty() {
+            return Ok(());
+        }
+        let widths = &self.capacity.widths;
+        let narrower = |(from, to): &(ChunkEntry, ChunkEntry)| {
+            to.width.is_quantised() && to.width > from.width && widths.contains(&to.width)
+        };
+        assert!(jobs.iter().all(narrower), "{jobs:?}");
+        if self.quant.is_none() {
+            let recording = layers::requantise(&self.spec, &self.kernels, &self.buffers);
+            self.quant = Some(backend.prepare(recording)?);
+        }
+        let words: Vec<[u32; 2]> = jobs.iter().map(|(from, to)| [from.word(), to.word()]).collect();
+        let at = Slice { len: 8 * jobs.len() as u64, ..self.buffers.jobs };
+        backend.stage(at, cast_slice(&words));
+        self.jobs = jobs.len();
+        Ok(())
+    }
+
+    /// Copy chunks now, in a submission of their own.
+    ///
+    /// # Panics
+    /// As [`Forward::requantise_with_next`].
+    pub async fn requantise(&mut self, backend: &mut Backend, jobs: &[(ChunkEntry, ChunkEntry)]) -> Result<()> {
+        for jobs in jobs.chunks(JOBS) {
+            self.requantise_with_next(backend, jobs)?;
+            let step = Step { jobs: std::mem::take(&mut self.jobs) as u32, ..Step::default() };
+            let quant: Vec<_> = self.quant.iter().collect();
+            backend.run(&step, &quant, None).await?;
+        }
+        Ok(())
+    }
+}
