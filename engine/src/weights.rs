@@ -101,6 +101,16 @@ pub async fn load(backend: &mut Backend, model: &Model, progress: Progress<'_>) 
     Ok(Weights { embed, layers, final_norm, output })
 }
 
+/// A vector of a model, as f32.
+pub(crate) fn values(model: &Model, tensor: &TensorInfo) -> Result<Vec<f32>> {
+    let mut stored = vec![0u8; tensor.bytes as usize];
+    let source = model.sources[tensor.source].as_ref();
+    source.read_at(tensor.offset, &mut stored).map_err(|e| Error::Format(e.into()))?;
+    let mut values = vec![0f32; tensor.cols];
+    dequantize_row(tensor.dtype, &stored, &mut values)?;
+    Ok(values)
+}
+
 fn all_tensors(model: &Model) -> impl Iterator<Item = &TensorInfo> {
     let t = &model.tensors;
     let layers = t.layers.iter().flat_map(|l| [&l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down]);
@@ -193,17 +203,9 @@ impl Loader<'_> {
         tensor.as_ref().map(|t| self.vector(t)).transpose()
     }
 
-    fn values(&self, tensor: &TensorInfo) -> Result<Vec<f32>> {
-        let mut stored = vec![0u8; tensor.bytes as usize];
-        self.read(tensor, 0, &mut stored)?;
-        let mut values = vec![0f32; tensor.cols];
-        dequantize_row(tensor.dtype, &stored, &mut values)?;
-        Ok(values)
-    }
-
     /// A vector, as f32.
     fn vector(&mut self, tensor: &TensorInfo) -> Result<Slice> {
-        let values = self.values(tensor)?;
+        let values = values(self.model, tensor)?;
         self.upload(&tensor.name, &values)
     }
 
@@ -224,7 +226,7 @@ impl Loader<'_> {
         let values = vectors
             .iter()
             .zip(runs)
-            .map(|(t, run)| t.as_ref().map_or_else(|| Ok(vec![0f32; run * times]), |t| self.values(t)))
+            .map(|(t, run)| t.as_ref().map_or_else(|| Ok(vec![0f32; run * times]), |t| values(self.model, t)))
             .collect::<Result<Vec<_>>>()?;
         let mut all = Vec::new();
         for turn in 0..times {

@@ -216,8 +216,8 @@ params! {
         groups: u32,
         /// Dimensions of a head.
         head_dim: u32,
-        /// Padding.
-        pad: u32,
+        /// Piece of 16 bytes of the arena where the centres of keys begin; 0: there are none.
+        centres: u32,
     }
 
     /// Parameters of `attn_split`, `attn_merge` and `attn_share`.
@@ -244,8 +244,8 @@ params! {
         part: u32,
         /// How many there are.
         parts: u32,
-        /// Padding.
-        pad: u32,
+        /// Piece of 16 bytes of the arena where the centres of keys begin; 0: none were taken off.
+        centres: u32,
     }
 
     /// Parameters of `sample` and `row_nll`.

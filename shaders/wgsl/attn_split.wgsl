@@ -21,6 +21,8 @@
 @group(0) @binding(9) var<storage, read_write> out: array<vec4<f32>>;       // (rows, out_stride)
 @group(0) @binding(10) var<storage, read_write> row_ml: array<vec2<f32>>;   // (rows, heads): maximum, sum
 
+override CENTRES: u32 = 0u;
+
 fn piece(i: u32) -> vec4<u32> { return pages[i]; }
 
 // A chunk's weight as maximum and sum, the same in whatever order chunks come.

@@ -7,21 +7,29 @@ struct QuantParams {
     kept: u32,              // KV groups that are written: a prefix
     groups: u32,            // groups a chunk has room for
     head_dim: u32,
-    pad: u32,
+    centres: u32,           // piece of the arena where the centres of keys begin; 0: none
 }
 @group(0) @binding(1) var<uniform> params: QuantParams;
-@group(0) @binding(2) var<storage, read> jobs: array<vec2<u32>>;        // from, to: width << 28 | place
+@group(0) @binding(2) var<storage, read> jobs: array<vec4<u32>>;        // from, to: width << 28 | place; number of the chunk
 @group(0) @binding(3) var<storage, read_write> pages: array<u32>;       // the layer's arena
 
 fn piece(i: u32) -> vec4<u32> {
     return vec4<u32>(pages[4u * i], pages[4u * i + 1u], pages[4u * i + 2u], pages[4u * i + 3u]);
 }
 
-struct Source { width: u32, at: u32, value: bool }
+override CENTRES: u32 = 0u;
 
-fn source(s: Source, t: u32, quad: u32) -> vec4<f32> {
-    if (s.value) { return value_quad(s.width, s.at, t, quad, params.head_dim / 8u); }
-    return key_quad(s.width, s.at, t, quad);
+struct Source { width: u32, at: u32, value: bool, centre: u32 }
+
+// Four elements of token t, whose scale and offset are `m`.
+fn source(s: Source, t: u32, quad: u32, m: vec2<f32>) -> vec4<f32> {
+    let offset = vec4<f32>(m.y);
+    if (s.value) { return value_quad(s.width, s.at, t, quad, params.head_dim / 8u) * m.x + offset; }
+    let e = key_quad(s.width, s.at, t, quad) * m.x + offset;
+    // What is quantised already has its centre taken off.
+    if (CENTRES == 0u || s.width != W16) { return e; }
+    let u = piece(s.centre + quad / 2u);
+    return e - halves4(select(u.xy, u.zw, (quad & 1u) == 1u));
 }
 
 // Four elements as integers below 2^bits, packed from bit 0 on.
@@ -42,7 +50,9 @@ fn kv_quant(@builtin(global_invocation_id) gid: vec3<u32>) {
     let job = jobs[gid.y];
     let from_width = width_of(job.x);
     let to_width = width_of(job.y);
-    let s = Source(from_width, plane_at(job.x, value, group, params.groups, params.head_dim), value == 1u);
+    let first = plane_at(job.x, value, group, params.groups, params.head_dim);
+    let centre = centre_at(CENTRES, job.z, group, params.groups, params.head_dim / 8u, 0u);
+    let s = Source(from_width, first, value == 1u, centre);
     let to = plane_at(job.y, value, group, params.groups, params.head_dim);
     let bits = bits_of(to_width);
     let octets = params.head_dim / 8u;
@@ -55,7 +65,7 @@ fn kv_quant(@builtin(global_invocation_id) gid: vec3<u32>) {
         var low = vec4<f32>(1e30);
         var high = vec4<f32>(-1e30);
         for (var quad = 0u; quad < 2u * octets; quad++) {
-            let e = source(s, t, quad) * old[i].x + vec4<f32>(old[i].y);
+            let e = source(s, t, quad, old[i]);
             low = min(low, e);
             high = max(high, e);
         }
@@ -69,8 +79,8 @@ fn kv_quant(@builtin(global_invocation_id) gid: vec3<u32>) {
         var n = array<vec2<u32>, 2>();
         for (var i = 0u; i < 2u; i++) {
             let t = 2u * pair + i;
-            let lo = source(s, t, 2u * o) * old[i].x + vec4<f32>(old[i].y);
-            let hi = source(s, t, 2u * o + 1u) * old[i].x + vec4<f32>(old[i].y);
+            let lo = source(s, t, 2u * o, old[i]);
+            let hi = source(s, t, 2u * o + 1u, old[i]);
             n[i] = vec2<u32>(packed(lo, ms[i], bits), packed(hi, ms[i], bits));
         }
         for (var i = 0u; i < 2u; i++) {
@@ -90,8 +100,8 @@ fn kv_quant(@builtin(global_invocation_id) gid: vec3<u32>) {
                 // Two octets share a word: the second one reads the first again.
                 var w = n[i].x | (n[i].y << 8u);
                 if ((o & 1u) == 1u) {
-                    let lo = source(s, t, 2u * o - 2u) * old[i].x + vec4<f32>(old[i].y);
-                    let hi = source(s, t, 2u * o - 1u) * old[i].x + vec4<f32>(old[i].y);
+                    let lo = source(s, t, 2u * o - 2u, old[i]);
+                    let hi = source(s, t, 2u * o - 1u, old[i]);
                     w = (w << 16u) | packed(lo, ms[i], bits) | (packed(hi, ms[i], bits) << 8u);
                 }
                 pages[key + (o & 7u) / 2u] = w;

@@ -71,6 +71,7 @@ impl Engine {
             units: (o.kv_budget_bytes / layers.max(1) / geometry.unit_bytes()) as usize,
             exact: o.exact,
             widths: std::iter::once(geometry.written).chain(o.narrow_widths()).collect(),
+            centres: false,
             rotate: o.kv_rotate && !o.exact,
         };
         let table = tuned(&mut backend, &self.model, o).await?;
@@ -382,8 +383,7 @@ impl Device {
 
     /// Tell the device to copy chunks with the next batch, and where to find them from then on.
     pub(super) fn submit_moves(&mut self, context: &Context, moves: &[Move]) -> Result<()> {
-        let jobs: Vec<_> = moves.iter().map(|(_, from, to)| (*from, *to)).collect();
-        self.forward.requantise_with_next(&mut self.backend, &jobs)?;
+        self.forward.requantise_with_next(&mut self.backend, moves)?;
         self.write_moves(context, moves)
     }
 

@@ -28,8 +28,7 @@ impl Engine {
                 return Ok(changed);
             }
             changed += moves.len();
-            let jobs: Vec<_> = moves.iter().map(|(_, from, to)| (*from, *to)).collect();
-            let done = match device.forward.requantise(&mut device.backend, &jobs).await {
+            let done = match device.forward.requantise(&mut device.backend, &moves).await {
                 Ok(()) => device.write_moves(context, &moves),
                 Err(e) => Err(e),
             };

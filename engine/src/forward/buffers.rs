@@ -4,6 +4,7 @@ use concertina_formats::ModelSpec;
 use concertina_kv::{CHUNK_TOKENS, KvGeometry, Width};
 use concertina_shaders::Sampler;
 
+use super::centres;
 use crate::record::Slice;
 use crate::{Backend, BufferLimits, Error, Result};
 
@@ -32,6 +33,8 @@ pub struct Capacity {
     pub widths: Vec<Width>,
     /// Queries, keys and values go through a Walsh-Hadamard transform.
     pub rotate: bool,
+    /// Quantised keys are stored without their centres.
+    pub centres: bool,
 }
 
 impl Capacity {
@@ -46,7 +49,8 @@ impl Capacity {
                 spec.head_dim
             )));
         }
-        self.units = self.units.min((most / geometry.unit_bytes()) as usize).min(1 << 28);
+        let centres = if self.centres { centres::bytes(spec, self.chunks()) } else { 0 };
+        self.units = self.units.min((most.saturating_sub(centres) / geometry.unit_bytes()) as usize).min(1 << 28);
         self.out_rows = self.out_rows.min((most / (4 * spec.vocab as u64)) as usize);
         let widest = (spec.ffn.max(spec.dim).max((spec.n_heads + 2 * spec.n_groups) * spec.head_dim) * 4) as u64;
         let stats = (spec.n_heads * self.chunks() * 8) as u64;
@@ -110,8 +114,9 @@ pub struct Buffers {
     pub sampled: Slice,     // (O) u32
     pub samplers: Slice,    // (C) Sampler
     pub recent: Slice,      // (C, RECENT) u32
-    pub jobs: Slice,        // (JOBS) vec2<u32>: chunk table entries, from and to
-    pub pages: Vec<Slice>,  // one a layer: an arena of units
+    pub jobs: Slice,        // (JOBS) vec4<u32>: chunk table entries, from and to; chunk
+    pub pages: Vec<Slice>,  // one a layer: an arena of units, then the table of centres
+    pub centres: u32,       // piece of 16 bytes of an arena where that begins; 0: there is none
     pub none: Slice,        // stands in for what a kernel does not read
 }
 
@@ -148,13 +153,18 @@ impl Buffers {
             sampled: words("sampled", o)?,
             samplers: words("samplers", c * size_of::<Sampler>() / 4)?,
             recent: words("recent", c * RECENT as usize)?,
-            jobs: words("jobs", JOBS * 2)?,
+            jobs: words("jobs", JOBS * 4)?,
             none: words("none", 64)?,
             pages: Vec::new(),
+            centres: 0,
         };
         let page_bytes = geometry(spec, capacity.exact).unit_bytes() * capacity.units as u64;
+        let centre_bytes = if capacity.centres { centres::bytes(spec, chunks) } else { 0 };
         for layer in 0..spec.layers.len() {
-            buffers.pages.push(backend.alloc(&format!("pages of layer {layer}"), page_bytes)?);
+            buffers.pages.push(backend.alloc(&format!("pages of layer {layer}"), page_bytes + centre_bytes)?);
+        }
+        if capacity.centres {
+            buffers.centres = (page_bytes / 16) as u32;
         }
         Ok(buffers)
     }

@@ -246,6 +246,7 @@ impl Recorder<'_> {
             scale: spec.attn_scale,
             rotate,
             parts: variants.len() as u32,
+            centres: b.centres,
             ..Default::default()
         };
         let parts = variants.len();
@@ -315,14 +316,14 @@ impl Recorder<'_> {
 }
 
 /// Dimensions of a block of the Walsh-Hadamard transform: the largest power of two that divides a head.
-fn rotation(spec: &ModelSpec, rotate: bool) -> u32 {
+pub fn rotation(spec: &ModelSpec, rotate: bool) -> u32 {
     if rotate { 1 << spec.head_dim.trailing_zeros() } else { 0 }
 }
 
 /// Chunks that change their width, in every layer.
 pub fn requantise(spec: &ModelSpec, kernels: &Kernels, b: &Buffers) -> Recording {
     let groups = spec.n_groups as u32;
-    let params = QuantParams { kept: groups, groups, head_dim: spec.head_dim as u32, pad: 0 };
+    let params = QuantParams { kept: groups, groups, head_dim: spec.head_dim as u32, centres: b.centres };
     let mut recording = Recording::default();
     for pages in &b.pages {
         let work = [Work::Fixed(16 * groups), Work::Jobs];

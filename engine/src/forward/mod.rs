@@ -2,6 +2,7 @@
 
 mod batch;
 mod buffers;
+mod centres;
 mod kernels;
 mod layers;
 mod requantise;
@@ -51,12 +52,16 @@ impl Forward {
         let spec = model.spec.clone();
         let bits = capacity.widths.iter().map(|width| width.bits()).collect();
         let kernels = Kernels::for_backend(backend, capacity.exact, bits, table);
+        let narrows = capacity.widths.iter().any(|width| width.is_quantised());
+        let capacity = Capacity { centres: narrows && centres::wanted(model), ..capacity };
         let capacity = capacity.fitted(&spec, backend.buffer_limits())?;
         let buffers = Buffers::alloc(backend, &spec, &capacity)?;
         let weights = weights::load(backend, model, progress).await?;
         let sample = backend.prepare(layers::sample(&spec, &buffers)?)?;
         let nll = backend.prepare(layers::row_nll(&spec, &buffers)?)?;
-        let inv_freq = spec.ropes.iter().map(|rope| inverse_frequencies(rope, spec.head_dim)).collect();
+        let inv_freq: Vec<_> = spec.ropes.iter().map(|rope| inverse_frequencies(rope, spec.head_dim)).collect();
+        let rotate = layers::rotation(&spec, capacity.rotate) as usize;
+        centres::load(backend, model, &capacity, &buffers, &inv_freq, rotate).await?;
         Ok(Self {
             spec,
             capacity,

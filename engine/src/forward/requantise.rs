@@ -8,29 +8,31 @@ use super::{Forward, JOBS, layers};
 use crate::record::Slice;
 use crate::{Backend, Result};
 
+/// A chunk that changes its width: its number in its context, where it is, and where it goes.
+pub type Job = (usize, ChunkEntry, ChunkEntry);
+
 impl Forward {
     /// Copy chunks of all layers from one place and width to another with the next batch, before its first layer. The
     /// tables are the caller's to write; the old places may be given away as soon as the batch was submitted.
     ///
     /// # Panics
     /// If there are more than `JOBS`, or a chunk does not become narrower.
-    pub fn requantise_with_next(&mut self, backend: &mut Backend, jobs: &[(ChunkEntry, ChunkEntry)]) -> Result<()> {
+    pub fn requantise_with_next(&mut self, backend: &mut Backend, jobs: &[Job]) -> Result<()> {
         assert!(jobs.len() <= JOBS, "{} jobs", jobs.len());
         self.jobs = 0;
         if jobs.is_empty() {
             return Ok(());
         }
         let widths = &self.capacity.widths;
-        let narrower = |(from, to): &(ChunkEntry, ChunkEntry)| {
-            to.width.is_quantised() && to.width > from.width && widths.contains(&to.width)
-        };
+        let narrower =
+            |(_, from, to): &Job| to.width.is_quantised() && to.width > from.width && widths.contains(&to.width);
         assert!(jobs.iter().all(narrower), "{jobs:?}");
         if self.quant.is_none() {
             let recording = layers::requantise(&self.spec, &self.kernels, &self.buffers);
             self.quant = Some(backend.prepare(recording)?);
         }
-        let words: Vec<[u32; 2]> = jobs.iter().map(|(from, to)| [from.word(), to.word()]).collect();
-        let at = Slice { len: 8 * jobs.len() as u64, ..self.buffers.jobs };
+        let words: Vec<[u32; 4]> = jobs.iter().map(|(i, from, to)| [from.word(), to.word(), *i as u32, 0]).collect();
+        let at = Slice { len: 16 * jobs.len() as u64, ..self.buffers.jobs };
         backend.stage(at, cast_slice(&words));
         self.jobs = jobs.len();
         Ok(())
@@ -40,7 +42,7 @@ impl Forward {
     ///
     /// # Panics
     /// As [`Forward::requantise_with_next`].
-    pub async fn requantise(&mut self, backend: &mut Backend, jobs: &[(ChunkEntry, ChunkEntry)]) -> Result<()> {
+    pub async fn requantise(&mut self, backend: &mut Backend, jobs: &[Job]) -> Result<()> {
         for jobs in jobs.chunks(JOBS) {
             self.requantise_with_next(backend, jobs)?;
             let step = Step { jobs: std::mem::take(&mut self.jobs) as u32, ..Step::default() };

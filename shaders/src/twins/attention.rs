@@ -64,15 +64,27 @@ pub fn rope_kv(
     }
 }
 
-/// Chunks from one width to a narrower one. `jobs`: (step.jobs) of two entries, from and to.
+/// Element `i` of the centre of a group's keys, for chunks of that width; see `KvGeometry` of the crate kv.
+fn centre(pages: Words<'_>, centres: u32, bits: usize, (chunk, group): (usize, usize), p: (u32, u32), i: usize) -> f32 {
+    let (groups, dim) = (p.0 as usize, p.1 as usize);
+    if centres == 0 || bits >= 16 { 0.0 } else { pages.h(centres as usize * 8 + (chunk * groups + group) * dim + i) }
+}
+
+/// Chunks from one width to a narrower one. `jobs`: (step.jobs) of two entries, from and to, and the chunk's number.
 pub fn kv_quant(step: &Step, p: &QuantParams, jobs: Words<'_>, pages: Words<'_>) {
     let dim = p.head_dim as usize;
     for job in 0..step.jobs as usize {
         for (value, group) in [false, true].into_iter().flat_map(|v| (0..p.kept as usize).map(move |g| (v, g))) {
-            let from = Plane::of(jobs.u(2 * job), value, group, p.groups, p.head_dim);
-            let to = Plane::of(jobs.u(2 * job + 1), value, group, p.groups, p.head_dim);
+            let from = Plane::of(jobs.u(4 * job), value, group, p.groups, p.head_dim);
+            let to = Plane::of(jobs.u(4 * job + 1), value, group, p.groups, p.head_dim);
             for t in 0..CHUNK {
-                let e: Vec<f32> = (0..dim).map(|i| from.get(pages, t, i)).collect();
+                let chunk = jobs.u(4 * job + 2) as usize;
+                // What is quantised already has its centre taken off.
+                let off = |i| match !value && from.bits == 16 {
+                    true => centre(pages, p.centres, to.bits, (chunk, group), (p.groups, p.head_dim), i),
+                    false => 0.0,
+                };
+                let e: Vec<f32> = (0..dim).map(|i| from.get(pages, t, i) - off(i)).collect();
                 let (least, most) = e.iter().fold((1e30f32, -1e30f32), |(a, b), v| (a.min(*v), b.max(*v)));
                 let steps = ((1 << to.bits) - 1) as f32;
                 pages.set_h(2 * to.meta(t), (most - least) / steps);
@@ -137,11 +149,16 @@ pub fn attn_split(
                         continue;
                     }
                     empty = false;
+                    let shape = (p.groups, p.head_dim);
+                    let mid = |i| centre(pages, p.centres, keys.bits, (chunk, group), shape, i);
                     let tokens = (chunk * CHUNK).max(seen)..=(chunk * CHUNK + CHUNK - 1).min(pos);
                     let scores: Vec<(usize, f32)> = tokens
                         .map(|t| {
-                            let dot: f32 =
-                                query.iter().enumerate().map(|(i, q)| q * keys.get(pages, t % CHUNK, i)).sum();
+                            let dot: f32 = query
+                                .iter()
+                                .enumerate()
+                                .map(|(i, q)| q * (keys.get(pages, t % CHUNK, i) + mid(i)))
+                                .sum();
                             (t % CHUNK, dot * p.scale)
                         })
                         .collect();

@@ -16,7 +16,7 @@ use crate::{Step, Variant};
 pub use attention::{attn_merge, attn_share, attn_split, kv_quant, rope_kv};
 pub use decode::decode_block;
 pub use matmul::{embed, matmul};
-pub use pages::Plane;
+pub use pages::{Plane, hadamard};
 pub use pointwise::{gather_rows, glu, rms_norm};
 pub use roofline::{roof_copy, roof_dot8, roof_fma};
 pub use sampling::{row_nll, sample};

@@ -17,7 +17,7 @@ struct AttnParams {
     rotate: u32,            // dimensions of a block of the transform that values went through; 0: none
     part: u32,              // which of the dispatches over the same keys, one for each width
     parts: u32,             // how many there are
-    pad: u32,
+    centres: u32,           // piece of the arena where the centres of keys begin; 0: none
 }
 @group(0) @binding(1) var<uniform> params: AttnParams;
 

@@ -33,14 +33,20 @@ fn attn_split(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_in
         let meta_k = meta_of(width, keys, t, params.head_dim);
         var s = 0.0;
         var sum = 0.0;
+        var mid = 0.0;
+        let centred = CENTRES > 0u && width != W16 && width != W32;
         for (var i = 0u; i < quads; i++) {
             let e = q[from_q + i];
+            if (centred) {
+                let u = piece(centre_at(CENTRES, c, task.group, params.groups, quads / 2u, i / 2u));
+                mid += dot(e, halves4(select(u.xy, u.zw, (i & 1u) == 1u)));
+            }
             s += dot(e, key_quad(width, keys, t, i));
             sum += (e.x + e.y) + (e.z + e.w);
         }
         let at = c * CHUNK + t;
         let ok = at >= seen && at <= pos;
-        s = select(NONE, (s * meta_k.x + sum * meta_k.y) * params.scale, ok);
+        s = select(NONE, (s * meta_k.x + sum * meta_k.y + mid) * params.scale, ok);
         shared_score[local] = s;
         workgroupBarrier();
         var next = m;

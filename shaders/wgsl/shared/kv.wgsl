@@ -3,6 +3,9 @@
 //   keys:   piece i·16 + t has the 128 / bits dimensions of token t from i·128/bits on
 //   values: piece (t / n)·octets + o has dimensions 8o..8o+8 of n = 16 / bits tokens (f32: two pieces a token)
 //   below 16 bits: four more pieces of meta, a word a token: scale in the low half, offset in the high one, f16
+// Where a model adds biases to its keys, quantised keys are stored without their chunk's centre: the mean over the chunk's
+// positions of the bias, embedded and transformed. It depends on the chunk's number alone, so there is one table a layer,
+// at the end of its arena: (chunks, groups, head_dim) f16.
 // Whoever imports this defines `piece(i) -> vec4<u32>`.
 const W16 = 0u;
 const W8 = 1u;
@@ -22,6 +25,11 @@ fn plane_at(entry: u32, value: u32, group: u32, groups: u32, head_dim: u32) -> u
     let width = width_of(entry);
     let pieces = data_pieces(width, head_dim) + select(4u, 0u, width == W16 || width == W32);
     return (entry & 0x0fffffffu) * 8u * groups + (value * groups + group) * pieces;
+}
+
+// The piece with dimensions 8·octet..8·octet+8 of the centre of a group's keys.
+fn centre_at(centres: u32, chunk: u32, group: u32, groups: u32, octets: u32, octet: u32) -> u32 {
+    return centres + (chunk * groups + group) * octets + octet;
 }
 
 fn halves4(u: vec2<u32>) -> vec4<f32> { return vec4<f32>(unpack2x16float(u.x), unpack2x16float(u.y)); }

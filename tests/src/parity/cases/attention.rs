@@ -184,6 +184,15 @@ fn case(variant: &'static Variant, rng: &mut Rng, s: Shape) -> Case {
         first_row += count;
     }
 
+    // Keys without their centres, in half of the cases.
+    let centres = if s.density == 1 { batch.words as u32 / 4 } else { 0 };
+    if centres > 0 {
+        let half = |v: f32| u32::from(f16::from_f32(v).to_bits());
+        let words = chunks * s.groups * dim / 2;
+        pages.words.extend((0..words).map(|_| half(rng.float()) | half(rng.float()) << 16));
+        pages.written.resize(pages.words.len(), false);
+    }
+
     // Some adapters have a dispatch for each width: then this is one of them.
     let only: Option<usize> = variant.pages.strip_prefix("kv").and_then(|bits| bits.parse().ok());
     let all_mine = (0..rows).all(|row| {
@@ -241,7 +250,7 @@ fn case(variant: &'static Variant, rng: &mut Rng, s: Shape) -> Case {
         rotate: if s.splits.0 == 1 && s.density == 0 { 0 } else { 1 << dim.trailing_zeros() },
         part: part as u32,
         parts: parts as u32,
-        ..Default::default()
+        centres,
     };
     let step = Step {
         rows: rows as u32,
