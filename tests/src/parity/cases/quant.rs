@@ -47,14 +47,14 @@ fn case(variant: &'static Variant, rng: &mut Rng, s: Shape) -> Case {
     let centre_words = (s.jobs.len() + 2) * s.groups.1 * dim / 2;
     let half = |v: f32| u32::from(f16::from_f32(4.0 * v).to_bits());
     if s.centred {
-        pages.words.extend((0..centre_words).map(|_| half(rng.float()) | half(rng.float()) << 16));
+        pages.words.extend((0..centre_words).map(|_| half(rng.float()) | (half(rng.float()) << 16)));
         pages.written.resize(pages.words.len(), false);
     }
     let mut jobs = Vec::new();
     let mut planes = Vec::new();
     for (job, (from, to)) in s.jobs.iter().enumerate() {
         let place = |i: usize| order[2 * job + i] * units as u32;
-        let entries = [from << 28 | place(0), to << 28 | place(1)];
+        let entries = [(from << 28) | place(0), (to << 28) | place(1)];
         jobs.extend([entries[0], entries[1], job as u32 + 1, POISON]);
         for value in [false, true] {
             for group in 0..s.groups.0 {
@@ -79,7 +79,7 @@ fn case(variant: &'static Variant, rng: &mut Rng, s: Shape) -> Case {
         }
     }
     // A job past the last one that would do harm.
-    jobs.extend([order[0] * units as u32, 2 << 28 | order[slots - 1] * units as u32, 0, 0]);
+    jobs.extend([order[0] * units as u32, (2 << 28) | order[slots - 1] * units as u32, 0, 0]);
     let centres = if s.centred { arena as u32 / 4 } else { 0 };
     let params = QuantParams { kept: s.groups.0 as u32, groups: s.groups.1 as u32, head_dim: dim as u32, centres };
     let step = Step { jobs: s.jobs.len() as u32, ..Step::default() };
