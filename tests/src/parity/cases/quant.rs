@@ -79,7 +79,7 @@ fn case(variant: &'static Variant, rng: &mut Rng, s: Shape) -> Case {
         }
     }
     // A job past the last one that would do harm.
-    jobs.extend([order[0] * units as u32, (2 << 28) | order[slots - 1] * units as u32, 0, 0]);
+    jobs.extend([order[0] * units as u32, (2 << 28) | (order[slots - 1] * units as u32), 0, 0]);
     let centres = if s.centred { arena as u32 / 4 } else { 0 };
     let params = QuantParams { kept: s.groups.0 as u32, groups: s.groups.1 as u32, head_dim: dim as u32, centres };
     let step = Step { jobs: s.jobs.len() as u32, ..Step::default() };
