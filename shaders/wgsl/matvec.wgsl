@@ -5,7 +5,7 @@
 // each 32 (or 16) elements.
 #import shared/matmul
 
-const THREADS = 32u;
+override THREADS: u32 = 32u;
 
 // Products of four rows' codes of elements 4 i to 4 i + 3, each row's still to be added up across.
 struct Sums { a: vec4<f32>, b: vec4<f32>, c: vec4<f32>, d: vec4<f32> }
@@ -30,7 +30,7 @@ fn scaled(f: Four, i: u32, s: Sums, xs: f32) -> vec4<f32> {
         + vec4<f32>(a.y, b.y, c.y, d.y) * xs;
 }
 
-@compute @workgroup_size(32)
+@compute @workgroup_size(THREADS)
 fn matvec(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(local_invocation_index) local: u32,

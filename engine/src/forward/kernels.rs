@@ -57,13 +57,19 @@ impl Kernels {
             return measured;
         }
         let kernel = if family == Family::Narrow { self.narrow } else { "matmul" };
-        self.best(&format!("{kernel}.{}", shape.format.name()))
+        // A few hundred features are too few for large workgroups.
+        let tile = if kernel == "matvec" && shape.n < 1024 { ".t8" } else { "" };
+        self.tiled(&format!("{kernel}.{}", shape.format.name()), tile)
     }
 
     /// The variant with subgroups where there is one and the device runs it, else the plain one.
     pub fn best(&self, name: &str) -> &'static Variant {
-        let plain = || variant(name).unwrap_or_else(|| panic!("no kernel {name}"));
-        variant(&format!("{name}.subgroups")).filter(|v| self.has(v)).unwrap_or_else(plain)
+        self.tiled(name, "")
+    }
+
+    fn tiled(&self, name: &str, tile: &str) -> &'static Variant {
+        let plain = || variant(&format!("{name}{tile}")).unwrap_or_else(|| panic!("no kernel {name}{tile}"));
+        variant(&format!("{name}.subgroups{tile}")).filter(|v| self.has(v)).unwrap_or_else(plain)
     }
 
     /// Rotary embedding with a transform in blocks of so many dimensions: eight lanes hold 64.
