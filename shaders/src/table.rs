@@ -25,6 +25,8 @@ pub struct Variant {
     pub min_subgroup: u32,
     /// Whether it needs f16 arithmetic.
     pub f16: bool,
+    /// Whether it needs cooperative matrices of 16 × 16 f16 that add up in f32; then it needs f16 arithmetic, too.
+    pub coop: bool,
     /// Whether keys and values lie in its pages as f32 rather than f16.
     pub kv32: bool,
     /// Threads of a workgroup.
@@ -44,6 +46,11 @@ pub struct Variant {
 }
 
 impl Variant {
+    /// Whether it rounds nothing but sums of f32: no activations to 8 bits, no products to f16.
+    pub fn exact(&self) -> bool {
+        !self.inexact && !self.f16
+    }
+
     /// Values of [`Variant::overrides`] for a dispatch with these params, in order.
     ///
     /// # Panics

@@ -46,7 +46,7 @@ impl Kernels {
 
     /// A matrix times a batch of that family.
     pub fn matrix(&self, shape: Shape, family: Family) -> &'static Variant {
-        let allowed = |v: &&'static Variant| self.has(v) && !(self.exact && v.inexact);
+        let allowed = |v: &&'static Variant| self.has(v) && (!self.exact || v.exact());
         if let Some(measured) = self.table.pick(&shape, family).map(|choice| choice.variant).filter(allowed) {
             return measured;
         }

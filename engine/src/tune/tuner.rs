@@ -72,9 +72,9 @@ pub struct Tuner {
 }
 
 impl Tuner {
-    /// All variants in the table, but for those that round activations where `exact`.
+    /// All variants in the table, but for those that round activations or products where `exact`.
     pub fn new(exact: bool, budget: Option<Duration>) -> Self {
-        let matrix = VARIANTS.iter().filter(|v| v.role == Role::Matrix && !(exact && v.inexact));
+        let matrix = VARIANTS.iter().filter(|v| v.role == Role::Matrix && (!exact || v.exact()));
         Self { variants: matrix.collect(), budget, checked: Vec::new() }
     }
 
