@@ -126,6 +126,7 @@ fn emit(root: &Path, out: &Path, name: &str, kernel: &Kernel, form: &Form<'_>, t
     defines.extend(format.map(|f| format!("W_{}", f.to_uppercase())));
     defines.extend(feature.map(str::to_uppercase));
     let coop = feature == Some("coop");
+    let subgroups = feature == Some("subgroups") || coop;
     if coop {
         defines.insert("F16".into()); // of which cooperative matrices are made
     }
@@ -166,10 +167,10 @@ fn emit(root: &Path, out: &Path, name: &str, kernel: &Kernel, form: &Form<'_>, t
          params: {:?}, source: include_str!(concat!(env!(\"OUT_DIR\"), \"/{file}\")),\n  members: &[{}],\n  bindings: &[{}],\n  overrides: &[{}] }},\n",
         kernel.role.map_or("Other".into(), |role| format!("{role:?}")),
         kernel.inexact,
-        feature == Some("subgroups"),
+        subgroups,
         feature == Some("f16") || coop,
         feature == Some("kv32"),
-        if feature == Some("subgroups") { kernel.subgroup } else { 0 },
+        if subgroups { kernel.subgroup } else { 0 },
         entry.workgroup_size,
         tile.map_or(kernel.group, |(_, t)| t.group),
         kernel.params,

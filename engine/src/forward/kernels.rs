@@ -3,7 +3,7 @@
 use concertina_shaders::{VARIANTS, Variant, variant};
 
 use crate::Backend;
-use crate::tune::{Family, Shape, Table};
+use crate::tune::{Family, Shape, Table, Wanted};
 
 /// The choice of variants for a device.
 #[derive(Debug, Clone)]
@@ -12,6 +12,8 @@ pub struct Kernels {
     narrow: &'static str,
     /// What was measured.
     table: Table,
+    /// What was asked for by name.
+    wanted: Wanted,
     /// What the device runs.
     runs: Vec<&'static Variant>,
     /// Keys and values are kept as f32.
@@ -28,6 +30,7 @@ impl Kernels {
         Self {
             narrow: if software { "matvec" } else { "matvec_wide" },
             table,
+            wanted: Wanted::by_environment(),
             exact,
             runs: VARIANTS.iter().filter(|v| backend.runs(v)).collect(),
             threads: if software { 256 } else { 16_384 },
@@ -47,6 +50,10 @@ impl Kernels {
     /// A matrix times a batch of that family.
     pub fn matrix(&self, shape: Shape, family: Family) -> &'static Variant {
         let allowed = |v: &&'static Variant| self.has(v) && (!self.exact || v.exact());
+        let runs = self.runs.iter().copied().filter(|v| allowed(v));
+        if let Some(wanted) = self.wanted.pick(runs, &shape, family) {
+            return wanted;
+        }
         if let Some(measured) = self.table.pick(&shape, family).map(|choice| choice.variant).filter(allowed) {
             return measured;
         }

@@ -103,6 +103,11 @@ pub fn cases(variant: &'static Variant, rng: &mut Rng) -> Vec<Case> {
         Shape { x_offset: 8, ..size(gelu, 11, (36, 40), (2, 3)) },
         Shape { first: 32, other_rows: Some(1), ..size(silu, 3, (64, 64), (1, 1)) },
     ];
+    if variant.inexact {
+        // More columns than fit workgroup memory at once.
+        let panels = 8192 / variant.format.map_or(32, WeightFormat::panel_cols) + 1;
+        shapes.push(size(normed, 1, (5, 32), (panels, panels)));
+    }
     for _ in 0..4 {
         let base = [plain, biased, added, normed, silu, gelu][rng.below(6)];
         let (n, panels) = (1 + rng.below(140), 1 + rng.below(4));
