@@ -177,7 +177,7 @@ pub const MUTANTS: &[Mutant] = &[
         "+ (x_tile[i + 2u].x)",
     ),
     slip("matmul_tile.q4_1", "rows past the batch", "if (row < batch_rows())", "if (row <= batch_rows())"),
-    slip("matmul_tile.q4_1.x32", "a row's sum in another's place", "ty + 16u, a1)", "ty + 15u, a1)"),
+    slip("matmul_tile.q4_1.x32", "a norm of another row", "ty + 16u, a1)", "ty + 15u, a1)"),
     slip(
         "matmul_tile.q4_1.x16",
         "x of the row before the last",

@@ -99,6 +99,7 @@ pub fn cases(variant: &'static Variant, rng: &mut Rng) -> Vec<Case> {
         Shape { by_cols: true, ..size(biased, 3, (19, 19), (long - 1, long)) },
         size(normed, 1, (38, 64), (3, 3)),
         Shape { first: 64, ..size(normed, 9, (66, 70), (2, 2)) },
+        size(normed, 70, (66, 70), (2, 2)),
         size(silu, 1, (140, 160), (2, 2)),
         Shape { x_offset: 8, ..size(gelu, 11, (36, 40), (2, 3)) },
         Shape { first: 32, other_rows: Some(1), ..size(silu, 3, (64, 64), (1, 1)) },
