@@ -10,6 +10,8 @@ use crate::tune::{Family, Shape, Table, Wanted};
 pub struct Kernels {
     /// The kernel for a matrix times a row or two, where nothing was measured.
     narrow: &'static str,
+    /// That for a matrix times more rows.
+    wide: &'static str,
     /// What was measured.
     table: Table,
     /// What was asked for by name.
@@ -24,11 +26,12 @@ pub struct Kernels {
 
 impl Kernels {
     /// What was measured, and without it: few wide cores want one thread a few output features and no barrier, many cores
-    /// want the panels dealt out.
+    /// want the panels dealt out, or tiles in workgroup memory.
     pub fn for_backend(backend: &Backend, exact: bool, table: Table) -> Self {
         let software = backend.is_software();
         Self {
             narrow: if software { "matvec" } else { "matvec_wide" },
+            wide: if software { "matmul" } else { "matmul_tile" },
             table,
             wanted: Wanted::by_environment(),
             exact,
@@ -57,7 +60,7 @@ impl Kernels {
         if let Some(measured) = self.table.pick(&shape, family).map(|choice| choice.variant).filter(allowed) {
             return measured;
         }
-        let kernel = if family == Family::Narrow { self.narrow } else { "matmul" };
+        let kernel = if family == Family::Narrow { self.narrow } else { self.wide };
         self.best(&format!("{kernel}.{}", shape.format.name()))
     }
 

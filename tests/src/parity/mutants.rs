@@ -204,7 +204,7 @@ pub const MUTANTS: &[Mutant] = &[
         "v - 0x20202020u",
     ),
     slip("matvec_i8.q4_0", "no sum of the second half", "sum += sum16(codes)", "sum = sum16(codes)"),
-    slip("matvec_i8.q4_k", "blocks of the first part only", "min(256u, pieces - begin)", "min(255u, pieces - begin)"),
+    slip("matvec_i8.q4_k", "every other part of a long row left out", "begin += 256u", "begin += 512u"),
     slip(
         "matvec_i8.q4_1",
         "squares of one thread in sixteen",
