@@ -44,8 +44,7 @@ impl Engine {
             return Err(Error::Unsupported("tuning the CPU twins: they have one form of each kernel".into()));
         };
         let wanted = Wanted::by_environment();
-        let mut tuner = Tuner::new(exact, budget);
-        tuner.variants.retain(|v| wanted.wants(v));
+        let mut tuner = Tuner::wanted(exact, budget, &wanted);
         let report = tuner.run(backend, &roles, Table::default(), progress).await?;
         if let Some(host) = host.filter(|_| wanted.is_free()) {
             let key = key(&info, exact, &roles);
