@@ -19,9 +19,10 @@ struct Catalogue {
 #[derive(serde::Deserialize)]
 struct Kernel {
     params: String,
-    formats: Option<String>,
+    formats: Option<Formats>,
     #[serde(default)]
     features: Vec<String>,
+    needs: Option<String>,
     #[serde(default)]
     subgroup: u32,
     #[serde(default)]
@@ -45,7 +46,30 @@ enum Role {
 #[derive(serde::Deserialize)]
 struct Tile {
     group: [u32; 2],
+    formats: Option<Formats>,
     constants: BTreeMap<String, u32>,
+}
+
+/// "all", or a list of names.
+#[derive(serde::Deserialize)]
+#[serde(untagged)]
+enum Formats {
+    All(String),
+    Some(Vec<String>),
+}
+
+impl Formats {
+    fn names(&self, of: &str) -> Vec<&'static str> {
+        let known = |name: &String| {
+            let found = FORMATS.iter().find(|f| *f == name);
+            *found.unwrap_or_else(|| panic!("variants.toml: {of}: there is no format {name:?}"))
+        };
+        match self {
+            Formats::All(all) if all == "all" => FORMATS.to_vec(),
+            Formats::All(other) => panic!("variants.toml: {of}: formats = {other:?} is neither \"all\" nor a list"),
+            Formats::Some(names) => names.iter().map(known).collect(),
+        }
+    }
 }
 
 /// What makes one variant of a kernel.
@@ -67,18 +91,22 @@ fn main() {
     let mut table = String::from("/// Every variant of every kernel.\npub static VARIANTS: &[Variant] = &[\n");
     let mut hash = Fnv::default();
     for (name, kernel) in &catalogue.kernel {
-        let formats: Vec<Option<&str>> = match kernel.formats.as_deref() {
+        let formats: Vec<Option<&str>> = match &kernel.formats {
             None => vec![None],
-            Some("all") => FORMATS.iter().map(|f| Some(*f)).collect(),
-            Some(other) => panic!("variants.toml: kernel {name}: formats = {other:?}; only \"all\" is known"),
+            Some(formats) => formats.names(name).into_iter().map(Some).collect(),
         };
-        let features = std::iter::once(None).chain(kernel.features.iter().map(|f| Some(f.as_str())));
-        let tiles: Vec<_> =
-            std::iter::once(None).chain(kernel.tiles.iter().map(|(name, tile)| Some((name.as_str(), tile)))).collect();
+        let plain = kernel.needs.as_deref();
+        let features = std::iter::once(plain).chain(kernel.features.iter().map(|f| Some(f.as_str())));
         for feature in features {
             for format in &formats {
-                for tile in &tiles {
-                    let form = Form { format: *format, feature, tile: *tile };
+                let has = |tile: &&(&String, &Tile)| match (&tile.1.formats, format) {
+                    (Some(formats), Some(format)) => formats.names(name).contains(format),
+                    _ => true,
+                };
+                let all: Vec<(&String, &Tile)> = kernel.tiles.iter().collect();
+                let tiles = all.iter().filter(has).map(|(name, tile)| Some((name.as_str(), *tile)));
+                for tile in std::iter::once(None).chain(tiles) {
+                    let form = Form { format: *format, feature, tile };
                     emit(&root, &out, name, kernel, &form, &mut table, &mut hash);
                 }
             }
@@ -94,16 +122,22 @@ fn main() {
 fn emit(root: &Path, out: &Path, name: &str, kernel: &Kernel, form: &Form<'_>, table: &mut String, hash: &mut Fnv) {
     let Form { format, feature, tile } = *form;
     let features: Vec<&str> = feature.map(|f| f.split('+').collect()).unwrap_or_default();
+    // What a kernel needs in every form is no part of the names.
+    let shown = |f: &&str| *f != "quantised" && kernel.needs.as_deref() != Some(*f);
     let variant = [Some(name), format]
         .into_iter()
         .flatten()
-        .chain(features.iter().copied().filter(|f| *f != "quantised"))
+        .chain(features.iter().copied().filter(shown))
         .chain(tile.map(|t| t.0))
         .collect::<Vec<_>>()
         .join(".");
     let mut defines = BTreeSet::new();
     defines.extend(format.map(|f| format!("W_{}", f.to_uppercase())));
     defines.extend(features.iter().map(|f| f.to_uppercase()));
+    let coop = feature == Some("coop");
+    if coop {
+        defines.insert("F16".into()); // of which cooperative matrices are made
+    }
 
     let wgsl = root.join("wgsl");
     let stem = kernel.file.as_deref().unwrap_or(name);
@@ -134,19 +168,20 @@ fn emit(root: &Path, out: &Path, name: &str, kernel: &Kernel, form: &Form<'_>, t
     let file = format!("{variant}.wgsl");
     fs::write(out.join(&file), &source).unwrap();
     let has = |name: &str| features.contains(&name);
+    let subgroups = has("subgroups") || coop;
     let format = format.map_or("None".into(), |f| format!("Some(WeightFormat::{})", f.to_uppercase()));
     write!(
         table,
         "Variant {{ kernel: {name:?}, name: {variant:?}, file: {stem:?}, role: Role::{}, inexact: {}, constants: &{constants:?}, \
-         format: {format}, subgroups: {}, f16: {}, pages: {:?}, min_subgroup: {}, max_subgroup: {}, workgroup: {:?}, group: {:?}, \
+         format: {format}, subgroups: {}, f16: {}, coop: {coop}, pages: {:?}, min_subgroup: {}, max_subgroup: {}, workgroup: {:?}, group: {:?}, \
          params: {:?}, defines: &{:?}, source: include_str!(concat!(env!(\"OUT_DIR\"), \"/{file}\")),\n  members: &[{}],\n  bindings: &[{}],\n  overrides: &[{}] }},\n",
         kernel.role.map_or("Other".into(), |role| format!("{role:?}")),
         kernel.inexact,
-        has("subgroups"),
-        has("f16"),
+        subgroups,
+        has("f16") || coop,
         ["kv32", "kv16", "kv8", "kv4", "kv2"].into_iter().find(|f| has(f)).unwrap_or(""),
-        if has("subgroups") { kernel.subgroup } else { 0 },
-        if has("subgroups") { kernel.subgroup_most } else { 0 },
+        if subgroups { kernel.subgroup } else { 0 },
+        if subgroups { kernel.subgroup_most } else { 0 },
         entry.workgroup_size,
         tile.map_or(kernel.group, |(_, t)| t.group),
         kernel.params,

@@ -106,7 +106,7 @@ params! {
         run_step: u32,
     }
 
-    /// Parameters of `matmul`, `matvec` and `matvec_wide`. Feature f of this part lies at
+    /// Parameters of every kernel that multiplies with weights (`matmul`, `matvec` and those named after them). Feature f of this part lies at
     /// `row * y_stride + y_offset + f / y_run * y_step + f % y_run`.
     MatmulParams {
         /// Output features to compute: a prefix of the rows of W.

@@ -29,6 +29,8 @@ pub struct Variant {
     pub max_subgroup: u32,
     /// Pages that it reads: `kv32`, `kv16`, `kv8`, `kv4` or `kv2`; empty: any.
     pub pages: &'static str,
+    /// Whether it needs cooperative matrices of 16 × 16 f16 that add up in f32; then it needs f16 arithmetic, too.
+    pub coop: bool,
     /// Threads of a workgroup.
     pub workgroup: [u32; 3],
     /// What one workgroup covers: output features, batch rows.
@@ -48,6 +50,11 @@ pub struct Variant {
 }
 
 impl Variant {
+    /// Whether it rounds nothing but sums of f32: no activations to 8 bits, no products to f16.
+    pub fn exact(&self) -> bool {
+        !self.inexact && !self.f16
+    }
+
     /// Values of [`Variant::overrides`] for a dispatch with these params, in order.
     ///
     /// # Panics

@@ -25,7 +25,7 @@ pub struct Options {
     /// Tokens that prefill takes in one piece.
     pub prefill_rows: usize,
     /// Round nothing but the weights: keys and values are kept as f32, which halves the tokens that fit a budget, and
-    /// no kernel that rounds activations to 8 bits is used (there are none yet). With f16, models with large biases on
+    /// no kernel is used that rounds activations to 8 bits or multiplies in f16. With f16, models with large biases on
     /// their keys (Qwen2.5) have logits that are off by up to 1 %.
     pub exact: bool,
     /// When the matrix kernels are measured; the environment variable `CONCERTINA_TUNE` (`off`, `auto`, `full`) overrides

@@ -9,7 +9,7 @@ use crate::cost::Dispatch;
 use crate::forward::BatchRow;
 use crate::forward::Tail;
 use crate::roofline::{Ceilings, ceilings};
-use crate::tune::{Candidate, MatrixRole, Table, Tune, TuneReport, Tuner, key, matrix_roles};
+use crate::tune::{Candidate, MatrixRole, Table, Tune, TuneReport, Tuner, Wanted, key, matrix_roles};
 use crate::{Backend, Error, Result};
 
 /// Time that the first use of a model on an adapter may spend on measuring.
@@ -27,7 +27,8 @@ impl Engine {
     }
 
     /// Measure every candidate of every role, give the result to the host for the next start, and report it. This engine
-    /// goes on with the kernels that it has. `budget`: time after which no further role is begun.
+    /// goes on with the kernels that it has. `budget`: time after which no further role is begun. Where `CONCERTINA_KERNELS`
+    /// names kernels (see [`Wanted`]), only those are measured and nothing is kept.
     ///
     /// # Errors
     /// If the device fails or has no memory for a measurement; on the CPU twins.
@@ -42,8 +43,10 @@ impl Engine {
         let Some(info) = backend.adapter().cloned() else {
             return Err(Error::Unsupported("tuning the CPU twins: they have one form of each kernel".into()));
         };
-        let report = Tuner::new(exact, budget).run(backend, &roles, Table::default(), progress).await?;
-        if let Some(host) = host {
+        let wanted = Wanted::by_environment();
+        let mut tuner = Tuner::wanted(exact, budget, &wanted);
+        let report = tuner.run(backend, &roles, Table::default(), progress).await?;
+        if let Some(host) = host.filter(|_| wanted.is_free()) {
             let key = key(&info, exact, &roles);
             host.store(&key, &report.table.to_text(&key));
         }
@@ -105,6 +108,9 @@ pub(super) async fn tuned(backend: &mut Backend, model: &Model, options: &Option
     let Some(info) = backend.adapter().cloned().filter(|_| mode(options.tune) != Tune::Off) else {
         return Ok(Table::default());
     };
+    if !Wanted::by_environment().is_free() {
+        return Ok(Table::default());
+    }
     let roles = matrix_roles(model, options.rows());
     let (host, key) = (options.tune_host.as_deref(), key(&info, options.exact, &roles));
     let (known, budget) = match (mode(options.tune), host) {

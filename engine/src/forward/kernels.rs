@@ -3,15 +3,19 @@
 use concertina_shaders::{VARIANTS, Variant, variant};
 
 use crate::Backend;
-use crate::tune::{Family, Shape, Table};
+use crate::tune::{Family, Shape, Table, Wanted};
 
 /// The choice of variants for a device.
 #[derive(Debug, Clone)]
 pub struct Kernels {
     /// The kernel for a matrix times a row or two, where nothing was measured.
     narrow: &'static str,
+    /// That for a matrix times more rows.
+    wide: &'static str,
     /// What was measured.
     table: Table,
+    /// What was asked for by name.
+    wanted: Wanted,
     /// What the device runs.
     runs: Vec<&'static Variant>,
     /// No kernel rounds activations.
@@ -26,12 +30,14 @@ pub struct Kernels {
 
 impl Kernels {
     /// What was measured, and without it: few wide cores want one thread a few output features and no barrier, many cores
-    /// want the panels dealt out. `bits`: of the pages that there may be.
+    /// want the panels dealt out, or tiles in workgroup memory. `bits`: of the pages that there may be.
     pub fn for_backend(backend: &Backend, exact: bool, bits: Vec<usize>, table: Table) -> Self {
         let software = backend.is_software();
         Self {
             narrow: if software { "matvec" } else { "matvec_wide" },
+            wide: if software { "matmul" } else { "matmul_tile" },
             table,
+            wanted: Wanted::by_environment(),
             exact,
             bits,
             runs: VARIANTS.iter().filter(|v| backend.runs(v)).collect(),
@@ -52,11 +58,15 @@ impl Kernels {
 
     /// A matrix times a batch of that family.
     pub fn matrix(&self, shape: Shape, family: Family) -> &'static Variant {
-        let allowed = |v: &&'static Variant| self.has(v) && !(self.exact && v.inexact);
+        let allowed = |v: &&'static Variant| self.has(v) && (!self.exact || v.exact());
+        let runs = self.runs.iter().copied().filter(|v| allowed(v));
+        if let Some(wanted) = self.wanted.pick(runs, &shape, family) {
+            return wanted;
+        }
         if let Some(measured) = self.table.pick(&shape, family).map(|choice| choice.variant).filter(allowed) {
             return measured;
         }
-        let kernel = if family == Family::Narrow { self.narrow } else { "matmul" };
+        let kernel = if family == Family::Narrow { self.narrow } else { self.wide };
         // A few hundred features are too few for large workgroups.
         let tile = if kernel == "matvec" && shape.n < 1024 { ".t8" } else { "" };
         self.tiled(&format!("{kernel}.{}", shape.format.name()), tile)

@@ -21,6 +21,8 @@ pub struct AdapterInfo {
     pub software: bool,
     /// It has f16 arithmetic in shaders.
     pub f16: bool,
+    /// It has cooperative matrices of 16 × 16 f16 that add up in f32.
+    pub coop: bool,
     /// It has subgroup operations.
     pub subgroups: bool,
     /// Sizes of a subgroup, least and greatest.
@@ -59,6 +61,7 @@ impl AdapterInfo {
                 && self.subgroup_size.0 >= variant.min_subgroup
                 && (variant.max_subgroup == 0 || self.subgroup_size.1 <= variant.max_subgroup)))
             && (!variant.f16 || self.f16)
+            && (!variant.coop || self.coop)
     }
 
     pub(super) fn of(adapter: &wgpu::Adapter) -> Self {
@@ -70,6 +73,7 @@ impl AdapterInfo {
             software: info.device_type == wgpu::DeviceType::Cpu,
             name: info.name,
             f16: features.contains(wgpu::Features::SHADER_F16),
+            coop: coop(adapter),
             subgroups: features.contains(wgpu::Features::SUBGROUP),
             subgroup_size: (info.subgroup_min_size, info.subgroup_max_size),
             timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES),
@@ -81,6 +85,16 @@ impl AdapterInfo {
             offset_alignment: limits.min_storage_buffer_offset_alignment,
         }
     }
+}
+
+/// Whether there are the cooperative matrices that kernels use. The feature alone says only that there are some.
+fn coop(adapter: &wgpu::Adapter) -> bool {
+    use wgpu::CooperativeScalarType::{F16, F32};
+    let fits = |p: &wgpu::CooperativeMatrixProperties| {
+        (p.m_size, p.n_size, p.k_size, p.ab_type, p.cr_type) == (16, 16, 16, F16, F32)
+    };
+    adapter.features().contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX)
+        && adapter.cooperative_matrix_properties().iter().any(fits)
 }
 
 fn instance() -> wgpu::Instance {

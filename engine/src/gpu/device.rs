@@ -74,17 +74,26 @@ impl Gpu {
         if info.software {
             log::warn!("{info} runs on the CPU: expect a few tokens a second; a GPU driver would be much faster");
         }
-        let wanted_features = wgpu::Features::SHADER_F16
+        let mut wanted_features = wgpu::Features::SHADER_F16
             | wgpu::Features::SUBGROUP
             | wgpu::Features::TIMESTAMP_QUERY
             | wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS
             | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES;
+        let mut experimental_features = wgpu::ExperimentalFeatures::disabled();
+        if info.coop {
+            wanted_features |= wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
+            // SAFETY: wgpu warns of errors of its own behind experimental features. One kernel uses this one, with matrices of
+            // a size and type that the adapter names, inside arrays of workgroup memory that they fit; and it is used
+            // only after its results were compared with its twin's.
+            experimental_features = unsafe { wgpu::ExperimentalFeatures::enabled() };
+        }
         let limits = adapter.limits();
         let (device, queue) = adapter
             .request_device(&wgpu::DeviceDescriptor {
                 label: Some("concertina"),
                 required_features: adapter.features() & wanted_features,
                 required_limits: limits.clone(),
+                experimental_features,
                 memory_hints: wgpu::MemoryHints::MemoryUsage,
                 ..Default::default()
             })

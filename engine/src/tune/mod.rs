@@ -12,11 +12,13 @@ mod random;
 mod roles;
 mod table;
 mod tuner;
+mod wanted;
 
 pub use crate::weights::Cut;
 pub use roles::{Family, MatrixRole, Shape, matrix_roles};
 pub use table::{Choice, Table};
 pub use tuner::{Candidate, RoleReport, TuneReport, Tuner};
+pub use wanted::Wanted;
 
 pub(crate) use parity::Parity;
 

@@ -89,7 +89,9 @@ pub fn run(call: &Call<'_>) {
         "embed" => embed(format(), s, params!(), a[0], a[1], a[3]),
         "gather_rows" => gather_rows(s, params!(), a[0], a[1], a[2]),
         "rms_norm" => rms_norm(s, params!(), a[0], a[1], a[2]),
-        "matmul" | "matvec" | "matvec_wide" => matmul(format(), s, params!(), a[0], a[1], a[3], a[4], a[5]),
+        "matmul" | "matvec" | "matvec_wide" | "matmul_tile" | "matmul_i8" | "matvec_i8" | "matmul_coop" => {
+            matmul(format(), s, params!(), a[0], a[1], a[3], a[4], a[5])
+        }
         "glu" => glu(s, params!(), a[0], a[1]),
         "rope_kv" => rope_kv(s, params!(), a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7]),
         "attn_split" => attn_split(only, s, params!(), a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8]),

@@ -107,10 +107,10 @@ fn values(buffer: &Buffer, want: &[u32], got: &[u32]) -> Result<Report, Failure>
                 }
             }
         }
-        Compare::F32 { norm, each } => {
+        Compare::F32 { norm, each, usual } => {
             let pairs: Vec<(usize, f32, f32)> =
                 written().map(|i| (i, f32::from_bits(want[i]), f32::from_bits(got[i]))).collect();
-            return floats(&pairs, norm, each);
+            return floats(&pairs, norm, each, usual);
         }
     }
     Ok(Report::default())
@@ -122,7 +122,7 @@ fn ordered(v: f16) -> i32 {
     if bits & 0x8000 == 0 { bits } else { 0x8000 - bits }
 }
 
-fn floats(pairs: &[(usize, f32, f32)], norm: f64, each: f64) -> Result<Report, Failure> {
+fn floats(pairs: &[(usize, f32, f32)], norm: f64, each: f64, usual_rms: f64) -> Result<Report, Failure> {
     if let Some((i, w, _)) = pairs.iter().find(|(_, w, _)| !w.is_finite()) {
         return fail(format!("word {i}: the twin has {w}"));
     }
@@ -140,9 +140,10 @@ fn floats(pairs: &[(usize, f32, f32)], norm: f64, each: f64) -> Result<Report, F
         error += (f64::from(*g) - f64::from(*w)).powi(2);
         size += f64::from(*w).powi(2);
     }
-    let rms = (size / usual.len().max(1) as f64).sqrt();
+    let count = usual.len().max(1) as f64;
+    let rms = (size / count).sqrt().max(usual_rms);
     // Errors below the least normal f32 do not count, so that all zeros are equal to all zeros.
-    let relative = error.sqrt() / size.sqrt().max(f64::from(f32::MIN_POSITIVE));
+    let relative = error.sqrt() / (rms * count.sqrt()).max(f64::from(f32::MIN_POSITIVE));
     let off = |w: f32, g: f32| (f64::from(g) - f64::from(w)).abs();
     let worst = usual.iter().max_by(|a, b| off(a.1, a.2).total_cmp(&off(b.1, b.2)));
     let shown = worst.map(|(i, w, g)| format!("worst word {i}: {g}, the twin has {w}")).unwrap_or_default();

@@ -150,6 +150,68 @@ pub const MUTANTS: &[Mutant] = &[
         subgroup_over: 8, // eight features fill a smaller one
         ..slip("matvec_wide.q4_1.subgroups", "a fold too few", "distance < subgroup;", "distance < subgroup / 2u;")
     },
+    // Tiles, and rounded activations.
+    slip("matmul_tile.q4_1", "a piece short", "piece < params.panels * SUBS", "piece + 1u < params.panels * SUBS"),
+    slip(
+        "matmul_tile.f32",
+        "no wait before the tile is overwritten",
+        "        workgroupBarrier();\n        if (stages) {\n            x_tile",
+        "        if (stages) {\n            x_tile",
+    ),
+    slip(
+        "matmul_tile.q4_k",
+        "quads of x out of place",
+        "x_tile[x_at + 256u] = four(v)",
+        "x_tile[x_at + 256u] = four(u)",
+    ),
+    slip(
+        "matmul_tile.q8_0",
+        "banks of features spread for writing only",
+        "feature_place(4u * tx + 2u)",
+        "(4u * tx + 2u)",
+    ),
+    slip(
+        "matmul_tile.q6_k",
+        "squares of three quarters",
+        "+ (x_tile[i + 2u].x + x_tile[i + 3u].x)",
+        "+ (x_tile[i + 2u].x)",
+    ),
+    slip("matmul_tile.q4_1", "rows past the batch", "if (row < batch_rows())", "if (row <= batch_rows())"),
+    slip("matmul_tile.q4_1.x32", "a norm of another row", "ty + 16u, a1)", "ty + 15u, a1)"),
+    slip(
+        "matmul_tile.q4_1.x16",
+        "x of the row before the last",
+        "min(row0 + x_row, rows - 1u)",
+        "min(row0 + x_row, max(rows, 2u) - 2u)",
+    ),
+    slip("matmul_tile.q5_0.f16", "rows not made large again", "sums(b0) * sizes[ty]", "sums(b0)"),
+    slip("matmul_tile.q4_1.f16", "rows not made small", "u *= inverse(size);", ""),
+    slip("matmul_i8.q4_1", "a minimum times half of the sum", "(c.y + x_scale[row + 64u].y)", "(c.y)"),
+    slip("matmul_i8.q6_k", "the second half with the scale of the first", "w_scale[p0 + 64u].x, ", "w_scale[p0].x, "),
+    slip("matmul_i8.q5_1", "a scale of half a block", "max(peaks[l], peaks[l ^ 1u])", "peaks[l]"),
+    slip("matmul_i8.q5_0", "fifth bits out of place", "(b & 4u) << 18u", "(b & 4u) << 17u"),
+    slip(
+        "matmul_i8.q8_0",
+        "squares of half a row",
+        "peaks[2u * tile_row] + peaks[2u * tile_row + 1u]",
+        "peaks[2u * tile_row]",
+    ),
+    slip("matmul_i8.q4_1.x16", "gains of another half", "gained(u2, g + 2u)", "gained(u2, g + 1u)"),
+    slip(
+        "matvec_i8.q6_k",
+        "a borrow from the next byte",
+        "((v | 0x80808080u) - 0x20202020u) ^ 0x80808080u",
+        "v - 0x20202020u",
+    ),
+    slip("matvec_i8.q4_0", "no sum of the second half", "sum += sum16(codes)", "sum = sum16(codes)"),
+    slip("matvec_i8.q4_k", "every other part of a long row left out", "begin += 256u", "begin += 512u"),
+    slip(
+        "matvec_i8.q4_1",
+        "squares of one thread in sixteen",
+        "total += partial[16u * local + i].y",
+        "total = partial[16u * local].y",
+    ),
+    slip("matvec_i8.q5_k", "lanes left out", "i < LANES; i++", "i + 1u < LANES; i++"),
     slip("matvec_wide.q4_1", "features past the end", "if (n + 2u < params.n)", "if (n + 2u <= params.n)"),
     // Row by row.
     slip("gather_rows", "the last feature forgotten", "gid.x >= params.dim", "gid.x + 1u >= params.dim"),

@@ -57,6 +57,8 @@ impl Runner {
             Some("too small subgroups")
         } else if variant.f16 && !gpu.info().f16 {
             Some("no f16 arithmetic")
+        } else if variant.coop && !gpu.info().coop {
+            Some("no cooperative matrices of 16 x 16 f16 that add up in f32")
         } else if storage > gpu.info().max_storage_buffers as usize {
             Some("too few storage buffers a stage")
         } else {

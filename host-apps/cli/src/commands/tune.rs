@@ -23,10 +23,14 @@ Examples:
 /// shaders or the model's shapes change. The first use of a model does the same within a few seconds; this command takes
 /// the time it needs and shows what it finds. CONCERTINA_TUNE=off turns tuning off, which leaves the choice to the kind of
 /// adapter.
+///
+/// CONCERTINA_KERNELS has beginnings of kernels' names with commas between, preferred ones first, such as
+/// matmul_i8,matvec_i8. This command then measures only those and keeps nothing; every other command runs them in place of
+/// what was measured, wherever one of them can, which shows what a kernel does to a whole model.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct TuneArgs {
-    /// For runs with --exact: no kernels that round activations to 8 bits
+    /// For runs with --exact: no kernels that round activations to 8 bits or multiply in f16
     #[arg(long)]
     pub exact: bool,
     /// Stop beginning new measurements after this many seconds [default: no limit]

@@ -101,6 +101,7 @@ mod tests {
             kind: "DiscreteGpu".into(),
             software: false,
             f16: true,
+            coop: false,
             subgroups: true,
             subgroup_size: (32, 64),
             timestamps: false,
