@@ -3,8 +3,8 @@
 use std::io::Write;
 
 use anyhow::{Context, Result, ensure};
-use concertina::{Counters, Engine, Width};
 use concertina::formats::Tokenizer;
+use concertina::{Counters, Engine, Width};
 use serde_json::{Value, json};
 
 use super::RunsArgs;
@@ -133,7 +133,11 @@ pub fn tell(
         let after = if context > 0 { format!(" after {context}") } else { String::new() };
         let at = if level < 100 { format!(" at level {level}") } else { String::new() };
         let bits = if width.is_quantised() { format!(" with {} bits", width.bits()) } else { String::new() };
-        writeln!(out, "{kind} of {tokens} tokens{after}{at}{bits}: {rates}, {ms:.1} ms, median of {} runs", runs.len())?;
+        writeln!(
+            out,
+            "{kind} of {tokens} tokens{after}{at}{bits}: {rates}, {ms:.1} ms, median of {} runs",
+            runs.len()
+        )?;
         if let Some(o) = overhead {
             writeln!(
                 out,
