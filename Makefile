@@ -4,6 +4,8 @@ MODEL    ?= smollm2-135m-instruct-q4_1
 QUESTION ?= What is the capital of France, and what is it known for?
 # Seconds that each fuzz target runs.
 FUZZ_S   ?= 60
+# What bench-all shows: all, or some of peers,kernels,attention,levels.
+SHOW     ?= all
 ORACLE   ?= ../shared/oracle
 
 CONCERTINA := $(abspath $(or $(CARGO_TARGET_DIR),target)/release/concertina)
@@ -15,7 +17,7 @@ ifneq ($(CONCERTINA_ORACLE),)
 export CONCERTINA_ORACLE
 endif
 
-.PHONY: help demo build vulkan test test-large lint fmt docs wasm-check fuzz bench peers deny clean
+.PHONY: help demo build vulkan test test-large lint fmt docs wasm-check fuzz bench peers bench-all deny clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -61,6 +63,10 @@ bench: vulkan build ## prefill and decode speed of the default model on this mac
 peers: vulkan build ## the same beside llama.cpp, as a table for benches/LOG.md (needs node and npm)
 	@dir=$$(scripts/ensure-model $(MODEL)) && \
 	benches/compare --concertina "$(CONCERTINA)" "$$dir/$(MODEL).gguf"
+
+bench-all: vulkan build ## all that is measured, as one document for benches/LOG.md; SHOW=kernels,levels for a part of it
+	@dir=$$(scripts/ensure-model $(MODEL)) && \
+	benches/run --concertina "$(CONCERTINA)" "$(SHOW)" "$$dir/$(MODEL).gguf"
 
 deny: ## licences, advisories, sources and duplicates of dependencies (optional: needs cargo-deny)
 	@cargo deny --version >/dev/null 2>&1 || { echo "run: cargo install --locked cargo-deny"; exit 1; }

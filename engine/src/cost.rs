@@ -23,6 +23,8 @@ pub struct Dispatch {
     pub shape: String,
     /// Output and input features, of matrix kernels.
     pub matrix: Option<(usize, usize)>,
+    /// Whether sub-models make it smaller: all of a layer but the norms of the whole residual.
+    pub cut: bool,
     /// Workgroups along x and y.
     pub groups: [u32; 2],
     /// Nanoseconds from the end of what ran before it to its own end.
@@ -43,6 +45,7 @@ impl Dispatch {
             variant: kernel,
             shape: cost.as_ref().map(|c| c.shape.clone()).unwrap_or_default(),
             matrix: cost.as_ref().and_then(|c| c.matrix),
+            cut: is_cut(&fields),
             groups,
             ns,
             bytes: known(|c| c.bytes),
@@ -70,6 +73,16 @@ impl Fields<'_> {
         let at = member.offset as usize;
         let word = self.params.get(at..at + 4)?;
         Some(u64::from(u32::from_le_bytes(word.try_into().ok()?)))
+    }
+}
+
+/// Embedding, head, sampling, and norms that are not of heads are the same at every level.
+fn is_cut(f: &Fields<'_>) -> bool {
+    let is = |name: &str| f.get(name) == Some(1);
+    match f.variant.kernel {
+        "embed" | "gather_rows" | "sample" | "row_nll" => false,
+        "rms_norm" => is("in_place"),
+        _ => !is("out_rows"),
     }
 }
 
@@ -174,6 +187,15 @@ mod tests {
         assert_eq!(cost.shape, "64x96");
         assert_eq!(cost.bytes, 64 * 3 * 20 + 4 * 2 * (96 + 2 * 64));
         assert_eq!(cost.flops, 2 * 64 * 96 * 2);
+    }
+
+    #[test]
+    fn the_head_is_not_cut() {
+        let cut = |out_rows| {
+            let params = MatmulParams { n: 64, panels: 3, out_rows, ..MatmulParams::default() };
+            is_cut(&Fields { variant: variant("matvec.q4_1").expect("in the table"), params: bytes_of(&params) })
+        };
+        assert!(cut(0) && !cut(1));
     }
 
     #[test]

@@ -50,5 +50,6 @@ pub use concertina_shaders as shaders;
 pub use cost::Dispatch;
 pub use cpu::Cpu;
 pub use error::{Error, Result};
+pub use forward::WeightBytes;
 pub use gpu::{AdapterInfo, Gpu, Timing, list_adapters};
 pub use roofline::{Ceilings, ceilings};

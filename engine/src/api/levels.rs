@@ -3,6 +3,7 @@
 use concertina_elastic::{LayerShape, SubModel};
 
 use super::Engine;
+use crate::forward::WeightBytes;
 use crate::{Error, Result};
 
 impl Engine {
@@ -19,6 +20,16 @@ impl Engine {
         check_level(level)?;
         let device = self.device.as_mut().ok_or_else(|| Error::DeviceLost("no device is open".into()))?;
         Ok(device.forward.sub_model(level).clone())
+    }
+
+    /// Bytes of weights that decoding a token reads at a level.
+    ///
+    /// # Errors
+    /// As [`Engine::sub_model`].
+    pub fn weight_bytes(&mut self, level: u32) -> Result<WeightBytes> {
+        let sub = self.sub_model(level)?;
+        let device = self.device.as_ref().ok_or_else(|| Error::DeviceLost("no device is open".into()))?;
+        Ok(device.forward.weight_bytes(&sub))
     }
 
     /// Use `sub` for its level from now on. Keys and values that the level's former sub-model wrote are recomputed when

@@ -13,12 +13,21 @@ pub use kernels::Kernels;
 
 use std::collections::HashMap;
 
-use concertina_elastic::{LayerShape, SubModel};
+use concertina_elastic::{LayerShape, LayerUnits, SubModel};
 use concertina_formats::{Model, ModelSpec};
 
 use crate::tune::{Family, Table};
-use crate::weights::{self, Progress, Weights};
+use crate::weights::{self, LayerWeights, Matrix, Progress, Weights};
 use crate::{Backend, Error, Prepared, Result};
+
+/// Bytes of matrices that decoding a token reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WeightBytes {
+    /// What a level keeps of the layers.
+    pub layers: u64,
+    /// For the logits: the same at every level.
+    pub head: u64,
+}
 
 /// A model on a device, ready to run batches.
 pub struct Forward {
@@ -123,6 +132,25 @@ impl Forward {
     /// Query heads that a sub-model keeps, of all layers together.
     pub fn heads(&self, sub: &SubModel) -> usize {
         sub.layers.iter().map(|layer| layer.groups * (self.spec.n_heads / self.spec.n_groups)).sum()
+    }
+
+    /// Bytes of the matrices that every token reads: of the layers as a sub-model cuts them, and of the head.
+    pub fn weight_bytes(&self, sub: &SubModel) -> WeightBytes {
+        let part = |m: &Matrix, kept: usize, all: usize| {
+            let whole = m.layout.rows * m.layout.panels() * m.layout.format.block_bytes();
+            (whole as u128 * kept as u128 / all.max(1) as u128) as u64
+        };
+        let (groups, neurons) = (self.spec.n_groups, self.spec.ffn);
+        let of_layer = |(w, units): (&LayerWeights, &LayerUnits)| -> u64 {
+            let attention = w.qkv.iter().chain([&w.o]).map(|m| part(m, units.groups, groups));
+            let mlp = w.gate_up.iter().chain([&w.down]).map(|m| part(m, units.neurons, neurons));
+            attention.chain(mlp).sum()
+        };
+        let w = &self.weights;
+        WeightBytes {
+            layers: w.layers.iter().zip(&sub.layers).map(of_layer).sum(),
+            head: part(w.output.as_ref().unwrap_or(&w.embed), 1, 1),
+        }
     }
 
     /// Parts that each matrix is bound in, in the order of loading.

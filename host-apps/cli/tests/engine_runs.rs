@@ -241,6 +241,41 @@ fn bench_prints_an_object_a_length() {
 }
 
 #[test]
+fn bench_takes_contexts_levels_and_widths() {
+    let home = llama();
+    let lines = |args: &[&str]| -> Vec<Value> {
+        let output = home.run(&[&["bench"], args, &["--runs", "1", "--json"]].concat());
+        assert!(output.status.success(), "{}", err(&output));
+        out(&output).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let cases = |lines: &[Value]| -> Vec<(u64, u64, u64)> {
+        let number = |line: &Value, name: &str| line[name].as_u64().unwrap();
+        lines.iter().map(|line| (number(line, "level"), number(line, "context"), number(line, "tokens"))).collect()
+    };
+    let decode = lines(&["decode", "--context", "40,7", "--level", "50,100", "--kv-bits", "4", "--tokens", "20"]);
+    assert_eq!(cases(&decode), [(50, 40, 20), (50, 7, 20), (100, 40, 20), (100, 7, 20)]);
+    assert!(decode.iter().all(|line| line["kv_bits"] == 4 && line["ms"].as_f64().unwrap() > 0.0));
+    let prefill = lines(&["prefill", "--level", "25,100", "--tokens", "5,9"]);
+    assert_eq!(cases(&prefill), [(25, 0, 5), (25, 0, 9), (100, 0, 5), (100, 0, 9)]);
+    let exact = lines(&["decode", "--exact", "--tokens", "1"]);
+    assert_eq!((&exact[0]["kv_bits"], &exact[0]["context"]), (&json!(32), &json!(16)));
+
+    let (some, all) = (&decode[0]["size"], &decode[2]["size"]);
+    assert_eq!((&all["groups"], &all["neurons"]), (&all["all_groups"], &all["all_neurons"]));
+    assert_eq!(all["share"], 1.0);
+    let bytes = |size: &Value, name: &str| size[name].as_f64().unwrap();
+    let [layers, whole] = ["weight_bytes_of_layers", "weight_bytes_per_token"];
+    assert_eq!(some["share"].as_f64().unwrap(), bytes(some, layers) / bytes(all, layers), "{some}");
+    assert_eq!(bytes(some, whole) - bytes(some, layers), bytes(all, whole) - bytes(all, layers), "the head is whole");
+    assert!(bytes(some, layers) < bytes(all, layers), "{some}");
+
+    let long = home.run(&["bench", "decode", "--context", "250", "--tokens", "20"]);
+    assert!(err(&long).contains("need 271 tokens"), "{}", err(&long));
+    let text = out(&home.run(&["bench", "decode", "--level", "50", "--kv-bits", "8", "--tokens", "2", "--runs", "1"]));
+    assert!(text.starts_with("decode of 2 tokens after 16 at level 50 with 8 bits: "), "{text}");
+}
+
+#[test]
 fn chat_answers_each_line_of_a_pipe() {
     let home = llama();
     let lines = "hello there\n/stats\n\nand again\n/stats\n/what\n/clear\n/stats\n/help\n";

@@ -94,6 +94,19 @@ fn kernels_are_told_drawn_and_remembered() {
     }
     assert_eq!(std::fs::read_to_string(history).unwrap().lines().count(), 1);
 
+    let cut = json(&concertina(home.path(), &[&size[..], &["--level", "50"]].concat()).unwrap());
+    assert_eq!((&cut["level"], &report["level"], &report["size"]["share"]), (&50.into(), &100.into(), &1.0.into()));
+    assert!(cut["size"]["share"].as_f64().unwrap() < 1.0, "{}", cut["size"]);
+    // Bytes and operations that a level does not cut are the same, and the others are fewer.
+    for (small, whole) in cut["passes"].as_array().unwrap().iter().zip(report["passes"].as_array().unwrap()) {
+        let flops = |pass: &Value, cut: bool| -> f64 {
+            let kernels = pass["kernels"].as_array().unwrap().iter().filter(|k| k["cut"] == cut);
+            kernels.map(|k| k["flops"].as_f64().unwrap() * k["count"].as_f64().unwrap()).sum()
+        };
+        assert!((flops(small, false) / flops(whole, false) - 1.0).abs() < 1e-9, "{small} {whole}");
+        assert!(flops(small, true) < 0.9 * flops(whole, true), "{small} {whole}");
+    }
+
     let text = out(&concertina(home.path(), &size[..8]).unwrap());
     for word in ["ceilings: copy kernel", "matrix kernels:", "inferred, not measured"] {
         assert!(text.contains(word), "{word}: {text}");

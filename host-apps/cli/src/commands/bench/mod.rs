@@ -14,6 +14,8 @@ const EXAMPLES: &str = "\
 Examples:
   concertina bench prefill --tokens 128,512
   concertina bench decode --runs 5 --json
+  concertina bench decode --context 128,4096 --kv-bits 4
+  concertina bench prefill --level 20,60,100
   concertina bench kernels --svg roofline.svg --trace pass.json";
 
 /// Measure the speed of prefill, of decode and of every kernel on this machine.
@@ -28,13 +30,17 @@ pub enum BenchCommand {
 /// What both measurements share.
 #[derive(Debug, Clone, Args)]
 pub struct RunsArgs {
-    /// Measured runs of each length; the median is reported
+    /// Measured runs of each case; the median is reported
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     pub runs: u32,
+    /// Sizes of the sub-model, in percent of the units of layers, separated by commas
+    #[arg(long, value_name = "PERCENT,...", value_delimiter = ',', default_value = "100",
+        value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub level: Vec<u32>,
     /// Use no kernels that quantise activations: slower, and closer to the model's own numbers
     #[arg(long)]
     pub exact: bool,
-    /// One JSON object a length, each on a line, instead of text
+    /// One JSON object a case, each on a line, instead of text
     #[arg(long)]
     pub json: bool,
 }

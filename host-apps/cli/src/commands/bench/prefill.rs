@@ -6,21 +6,22 @@ use anyhow::{Result, ensure};
 use clap::Args;
 
 use super::RunsArgs;
-use super::report::{measure, prompt, tell};
+use super::report::{Case, measure, prompt, tell};
 use crate::cli::GlobalArgs;
-use crate::session::{LEVEL, Session};
+use crate::session::Session;
 
 const EXAMPLES: &str = "\
 Examples:
   concertina bench prefill
   concertina bench prefill --tokens 16,128,1024 --runs 5
+  concertina bench prefill --tokens 128 --level 20,40,60,80,100
   concertina bench prefill -m qwen-0.5b --json";
 
 /// Measure how fast a prompt is read.
 ///
-/// A prompt is read into an empty context, up to the logits of its last token. Reported for each length: tokens a second
-/// of the median run, slowest and fastest run. The first prompt is read once more before all else, so that compiling
-/// kernels does not count.
+/// A prompt is read into an empty context, up to the logits of its last token. Reported for each level and length:
+/// tokens a second of the median run, slowest and fastest run. The first prompt of each level is read once more before its
+/// other prompts, so that compiling kernels does not count.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct PrefillArgs {
@@ -41,18 +42,21 @@ pub fn run(global: &GlobalArgs, args: &PrefillArgs) -> Result<()> {
         options.fit_contexts(&model.spec, longest);
         Ok(())
     })?;
-    for (index, count) in args.tokens.iter().map(|n| *n as usize).enumerate() {
-        let tokens = prompt(session.engine.tokenizer(), count)?;
-        let mut once = || {
-            let begun = Instant::now();
-            pollster::block_on(session.engine.logits(&tokens, &[count - 1], LEVEL, 0))?;
-            Ok(begun.elapsed().as_secs_f64() * 1e3)
-        };
-        if index == 0 {
-            once()?;
+    for level in &args.runs.level {
+        for (index, count) in args.tokens.iter().map(|n| *n as usize).enumerate() {
+            let tokens = prompt(session.engine.tokenizer(), count)?;
+            let mut once = || {
+                let begun = Instant::now();
+                pollster::block_on(session.engine.logits(&tokens, &[count - 1], *level, 0))?;
+                Ok(begun.elapsed().as_secs_f64() * 1e3)
+            };
+            if index == 0 {
+                once()?;
+            }
+            let runs = measure(&args.runs, &format!("prefill of {count} tokens at level {level}"), once)?;
+            let case = Case { kind: "prefill", tokens: count, context: 0, level: *level, kv_width: None };
+            tell(&mut session, &args.runs, &case, &runs, None)?;
         }
-        let runs = measure(&args.runs, &format!("prefill of {count} tokens"), once)?;
-        tell(&session, &args.runs, "prefill", count, &runs, None)?;
     }
     Ok(())
 }

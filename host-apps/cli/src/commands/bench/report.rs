@@ -3,12 +3,13 @@
 use std::io::Write;
 
 use anyhow::{Context, Result, ensure};
-use concertina::Counters;
 use concertina::formats::Tokenizer;
+use concertina::{Counters, Engine, Width};
+use serde_json::{Value, json};
 
 use super::RunsArgs;
 use crate::data::stats::median;
-use crate::session::{LEVEL, Session};
+use crate::session::Session;
 
 const TEXT: &str = "A concertina is a small instrument with bellows and buttons on both ends. Each button sounds one note, \
     and the player draws the bellows apart and presses them together to move air through the reeds. ";
@@ -65,22 +66,51 @@ impl Overhead {
     }
 }
 
-/// One size, told.
+/// What was measured.
+pub struct Case {
+    pub kind: &'static str,
+    pub tokens: usize,
+    /// Tokens before them.
+    pub context: usize,
+    pub level: u32,
+    /// Width that was asked for; `None` for the default.
+    pub kv_width: Option<Width>,
+}
+
+/// Units that a level keeps, and bytes of weights that a token reads there.
+pub fn size(engine: &mut Engine, level: u32) -> Result<Value> {
+    let (shapes, sub, bytes) = (engine.shapes(), engine.sub_model(level)?, engine.weight_bytes(level)?);
+    let whole = engine.weight_bytes(100)?;
+    let groups: Vec<_> = sub.layers.iter().map(|units| units.groups).collect();
+    let neurons: Vec<_> = sub.layers.iter().map(|units| units.neurons).collect();
+    Ok(json!({
+        "groups": groups,
+        "neurons": neurons,
+        "all_groups": shapes.iter().map(|shape| shape.groups).collect::<Vec<_>>(),
+        "all_neurons": shapes.iter().map(|shape| shape.neurons).collect::<Vec<_>>(),
+        "weight_bytes_per_token": bytes.layers + bytes.head,
+        "weight_bytes_of_layers": bytes.layers,
+        "share": bytes.layers as f64 / whole.layers.max(1) as f64,
+    }))
+}
+
+/// One case, told.
 pub fn tell(
-    session: &Session,
+    session: &mut Session,
     args: &RunsArgs,
-    kind: &str,
-    tokens: usize,
+    case: &Case,
     runs: &[f64],
     overhead: Option<&Overhead>,
 ) -> Result<()> {
+    let Case { kind, tokens, context, level, kv_width } = *case;
+    let width = if args.exact { Width::W32 } else { kv_width.unwrap_or(Width::W16) };
     let ms = median(runs).context("there were no runs")?;
     let least = runs.iter().copied().fold(f64::INFINITY, f64::min);
     let most = runs.iter().copied().fold(0.0, f64::max);
     let rate = |ms: f64| if ms > 0.0 { tokens as f64 * 1e3 / ms } else { 0.0 };
     let mut out = std::io::stdout().lock();
     if args.json {
-        let report = serde_json::json!({
+        let report = json!({
             "kind": kind,
             "tokens": tokens,
             "tokens_per_s": rate(ms),
@@ -90,14 +120,24 @@ pub fn tell(
             "runs": runs,
             "adapter": session.engine.adapter(),
             "model": session.model_name(),
-            "level": LEVEL,
+            "context": context,
+            "kv_bits": width.bits(),
+            "level": level,
+            "size": size(&mut session.engine, level)?,
             "exact": args.exact,
             "per_token": overhead,
         });
         writeln!(out, "{report}")?;
     } else {
         let rates = format!("{:.1} tokens/s ({:.1} to {:.1})", rate(ms), rate(most), rate(least));
-        writeln!(out, "{kind} of {tokens} tokens: {rates}, {ms:.1} ms, median of {} runs", runs.len())?;
+        let after = if context > 0 { format!(" after {context}") } else { String::new() };
+        let at = if level < 100 { format!(" at level {level}") } else { String::new() };
+        let bits = if width.is_quantised() { format!(" with {} bits", width.bits()) } else { String::new() };
+        writeln!(
+            out,
+            "{kind} of {tokens} tokens{after}{at}{bits}: {rates}, {ms:.1} ms, median of {} runs",
+            runs.len()
+        )?;
         if let Some(o) = overhead {
             writeln!(
                 out,

@@ -14,15 +14,16 @@ use clap::Args;
 use concertina::Ceilings;
 use serde_json::json;
 
-use super::report::prompt;
+use super::report::{prompt, size};
 use crate::cli::GlobalArgs;
-use crate::session::{LEVEL, Session};
+use crate::session::Session;
 use rows::{Pass, as_json, matrix_share, text};
 
 const EXAMPLES: &str = "\
 Examples:
   concertina bench kernels
   concertina bench kernels --context 1024 --prefill 256 --passes 9 --json
+  concertina bench kernels --level 40 --json        a sub-model: which kernels get smaller, and by how much
   concertina bench kernels --trace pass.json        open it in chrome://tracing or in Perfetto
   concertina bench kernels --svg roofline.svg --history kernels.jsonl
   concertina bench kernels --watch shaders/wgsl     measure a matrix kernel anew at every change of its file";
@@ -45,6 +46,9 @@ pub struct KernelsArgs {
     /// Tokens of the piece of prefill
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(2..=1024))]
     pub prefill: u32,
+    /// Size of the sub-model, in percent of the units of layers
+    #[arg(long, value_name = "PERCENT", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub level: u32,
     /// Measured passes of each; medians are reported
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     pub passes: u32,
@@ -85,18 +89,19 @@ pub fn run(global: &GlobalArgs, args: &KernelsArgs) -> Result<()> {
         return watch::watch(&mut session.engine, directory, args.looks);
     }
     let ceilings = pollster::block_on(session.engine.ceilings())?;
+    let at = if args.level < 100 { format!(" at level {}", args.level) } else { String::new() };
     let passes = [
-        (format!("decode after {context} tokens"), context + 1, 1),
-        (format!("prefill of {prefill}"), prefill, prefill),
+        (format!("decode after {context} tokens{at}"), context + 1, 1),
+        (format!("prefill of {prefill}{at}"), prefill, prefill),
     ]
     .into_iter()
     .map(|(name, tokens, rows)| {
         let tokens = prompt(session.engine.tokenizer(), tokens)?;
-        let passes = pollster::block_on(session.engine.profile(&tokens, rows, LEVEL, args.passes as usize))?;
+        let passes = pollster::block_on(session.engine.profile(&tokens, rows, args.level, args.passes as usize))?;
         Ok(Pass { name, rows, passes })
     })
     .collect::<Result<Vec<Pass>>>()?;
-    tell(&session, args, &ceilings, &passes)?;
+    tell(&mut session, args, &ceilings, &passes)?;
     if let Some(path) = &args.trace {
         write(path, &trace::trace(&passes).to_string())?;
     }
@@ -120,7 +125,7 @@ pub fn run(global: &GlobalArgs, args: &KernelsArgs) -> Result<()> {
     Ok(())
 }
 
-fn tell(session: &Session, args: &KernelsArgs, ceilings: &Ceilings, passes: &[Pass]) -> Result<()> {
+fn tell(session: &mut Session, args: &KernelsArgs, ceilings: &Ceilings, passes: &[Pass]) -> Result<()> {
     let table = session.engine.tuning();
     let mut out = std::io::stdout().lock();
     let c = ceilings;
@@ -128,7 +133,7 @@ fn tell(session: &Session, args: &KernelsArgs, ceilings: &Ceilings, passes: &[Pa
         let passes: Vec<_> = passes.iter().map(|pass| as_json(pass, &pass.rows(ceilings, &table), ceilings)).collect();
         let report = json!({
             "kind": "kernels", "adapter": session.engine.adapter(), "model": session.model_name(), "exact": args.exact,
-            "tuned_roles": table.choices.len(),
+            "level": args.level, "size": size(&mut session.engine, args.level)?, "tuned_roles": table.choices.len(),
             "ceilings": {
                 "copy_gb_s": c.copy_gb_s, "buffer_copy_gb_s": c.buffer_copy_gb_s, "f32_gflop_s": c.f32_gflop_s,
                 "f16_gflop_s": c.f16_gflop_s, "int8_gop_s": c.int8_gop_s, "dispatch_us": c.dispatch_us,

@@ -22,6 +22,8 @@ pub struct Row {
     pub kernel: &'static str,
     pub shape: String,
     pub is_matrix: bool,
+    /// Whether sub-models make it smaller.
+    pub cut: bool,
     pub count: usize,
     /// Nanoseconds of one dispatch: median over passes of the mean.
     pub ns: f64,
@@ -64,7 +66,7 @@ impl Pass {
         let mut groups: Vec<(&Dispatch, Vec<usize>)> = Vec::new();
         for (i, d) in self.passes.first().into_iter().flatten().enumerate() {
             let same = |(first, _): &&mut (&Dispatch, Vec<usize>)| {
-                first.variant.name == d.variant.name && first.shape == d.shape
+                (first.variant.name, &first.shape, first.cut) == (d.variant.name, &d.shape, d.cut)
             };
             match groups.iter_mut().find(same) {
                 Some((_, at)) => at.push(i),
@@ -96,6 +98,7 @@ impl Pass {
             kernel: d.variant.name,
             shape: d.shape.clone(),
             is_matrix,
+            cut: d.cut,
             count: at.len(),
             ns,
             share: if whole > 0.0 { ns * at.len() as f64 / whole } else { 0.0 },
@@ -164,7 +167,7 @@ pub fn as_json(pass: &Pass, rows: &[Row], ceilings: &Ceilings) -> Value {
         .iter()
         .map(|row| {
             json!({
-                "kernel": row.kernel, "shape": row.shape, "matrix": row.is_matrix, "count": row.count,
+                "kernel": row.kernel, "shape": row.shape, "matrix": row.is_matrix, "cut": row.cut, "count": row.count,
                 "us": row.ns / 1e3, "share": row.share, "bytes": row.bytes, "flops": row.flops,
                 "gb_s": row.gb_s(), "gflop_s": row.gflop_s(), "of_ceiling": row.of_ceiling,
                 "memory_bound": row.memory_bound, "of_best": row.of_best,
