@@ -129,7 +129,12 @@ pub(super) async fn tuned(backend: &mut Backend, model: &Model, options: &Option
             host.progress(done, total);
         }
     };
-    match Tuner::new(options.exact, budget).run(backend, &roles, known.clone(), &mut progress).await {
+    let mut tuner = Tuner::new(options.exact, budget);
+    if budget.is_some() && backend.is_software() {
+        // Kernels with workgroup memory lose by a factor of ten and more on CPUs; measuring them would use up the time.
+        tuner.variants.retain(|variant| !variant.source.contains("var<workgroup>"));
+    }
+    match tuner.run(backend, &roles, known.clone(), &mut progress).await {
         Ok(report) => {
             log::info!("measured the kernels of {} roles in {:.1} s", report.roles.len(), report.seconds);
             if let Some(host) = host {
