@@ -84,11 +84,12 @@ fn sample(@builtin(local_invocation_index) lane: u32, @builtin(workgroup_id) gro
     storageBarrier();
     workgroupBarrier();
 
-    var m = -3.4e38;
-    for (var i = lane; i < params.vocab; i += LANES) { m = max(m, logits[at + i]); }
-    let top = reduce_max(lane, m);
     var floor = 0u;
+    // The greatest needs no filter.
     if (s.temperature > 0.0) {
+        var m = -3.4e38;
+        for (var i = lane; i < params.vocab; i += LANES) { m = max(m, logits[at + i]); }
+        let top = reduce_max(lane, m);
         if (s.top_k > 0u && s.top_k < params.vocab) { floor = tail(lane, at, 0u, top, f32(s.top_k), true); }
         if (s.top_p < 1.0) {
             var mass = 0.0;
