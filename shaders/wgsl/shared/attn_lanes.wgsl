@@ -19,190 +19,190 @@ var<private> shrink: vec4<f32>;
 var<private> p0: vec4<f32>;
 var<private> p1: vec4<f32>;
 
-fn take0(b: u32, c: vec4<f32>, d: vec4<f32>, e: vec4<f32>, f: vec4<f32>) {
-    let l0 = subgroupBroadcast(ql[b + 0u], 0u);
-    let h0 = subgroupBroadcast(qh[b + 0u], 0u);
-    let l1 = subgroupBroadcast(ql[b + 1u], 0u);
-    let h1 = subgroupBroadcast(qh[b + 1u], 0u);
-    let l2 = subgroupBroadcast(ql[b + 2u], 0u);
-    let h2 = subgroupBroadcast(qh[b + 2u], 0u);
-    let l3 = subgroupBroadcast(ql[b + 3u], 0u);
-    let h3 = subgroupBroadcast(qh[b + 3u], 0u);
+fn take0(c: vec4<f32>, d: vec4<f32>, e: vec4<f32>, f: vec4<f32>) {
+    let l0 = subgroupBroadcast(ql[0u], 0u);
+    let h0 = subgroupBroadcast(qh[0u], 0u);
+    let l1 = subgroupBroadcast(ql[1u], 0u);
+    let h1 = subgroupBroadcast(qh[1u], 0u);
+    let l2 = subgroupBroadcast(ql[2u], 0u);
+    let h2 = subgroupBroadcast(qh[2u], 0u);
+    let l3 = subgroupBroadcast(ql[3u], 0u);
+    let h3 = subgroupBroadcast(qh[3u], 0u);
     s0 += vec4<f32>(dot(l0, c), dot(l1, c), dot(l2, c), dot(l3, c)) + vec4<f32>(dot(h0, d), dot(h1, d), dot(h2, d), dot(h3, d));
     s1 += vec4<f32>(dot(l0, e), dot(l1, e), dot(l2, e), dot(l3, e)) + vec4<f32>(dot(h0, f), dot(h1, f), dot(h2, f), dot(h3, f));
 }
-fn take1(b: u32, c: vec4<f32>, d: vec4<f32>, e: vec4<f32>, f: vec4<f32>) {
-    let l0 = subgroupBroadcast(ql[b + 0u], 1u);
-    let h0 = subgroupBroadcast(qh[b + 0u], 1u);
-    let l1 = subgroupBroadcast(ql[b + 1u], 1u);
-    let h1 = subgroupBroadcast(qh[b + 1u], 1u);
-    let l2 = subgroupBroadcast(ql[b + 2u], 1u);
-    let h2 = subgroupBroadcast(qh[b + 2u], 1u);
-    let l3 = subgroupBroadcast(ql[b + 3u], 1u);
-    let h3 = subgroupBroadcast(qh[b + 3u], 1u);
+fn take1(c: vec4<f32>, d: vec4<f32>, e: vec4<f32>, f: vec4<f32>) {
+    let l0 = subgroupBroadcast(ql[0u], 1u);
+    let h0 = subgroupBroadcast(qh[0u], 1u);
+    let l1 = subgroupBroadcast(ql[1u], 1u);
+    let h1 = subgroupBroadcast(qh[1u], 1u);
+    let l2 = subgroupBroadcast(ql[2u], 1u);
+    let h2 = subgroupBroadcast(qh[2u], 1u);
+    let l3 = subgroupBroadcast(ql[3u], 1u);
+    let h3 = subgroupBroadcast(qh[3u], 1u);
     s0 += vec4<f32>(dot(l0, c), dot(l1, c), dot(l2, c), dot(l3, c)) + vec4<f32>(dot(h0, d), dot(h1, d), dot(h2, d), dot(h3, d));
     s1 += vec4<f32>(dot(l0, e), dot(l1, e), dot(l2, e), dot(l3, e)) + vec4<f32>(dot(h0, f), dot(h1, f), dot(h2, f), dot(h3, f));
 }
-fn take2(b: u32, c: vec4<f32>, d: vec4<f32>, e: vec4<f32>, f: vec4<f32>) {
-    let l0 = subgroupBroadcast(ql[b + 0u], 2u);
-    let h0 = subgroupBroadcast(qh[b + 0u], 2u);
-    let l1 = subgroupBroadcast(ql[b + 1u], 2u);
-    let h1 = subgroupBroadcast(qh[b + 1u], 2u);
-    let l2 = subgroupBroadcast(ql[b + 2u], 2u);
-    let h2 = subgroupBroadcast(qh[b + 2u], 2u);
-    let l3 = subgroupBroadcast(ql[b + 3u], 2u);
-    let h3 = subgroupBroadcast(qh[b + 3u], 2u);
+fn take2(c: vec4<f32>, d: vec4<f32>, e: vec4<f32>, f: vec4<f32>) {
+    let l0 = subgroupBroadcast(ql[0u], 2u);
+    let h0 = subgroupBroadcast(qh[0u], 2u);
+    let l1 = subgroupBroadcast(ql[1u], 2u);
+    let h1 = subgroupBroadcast(qh[1u], 2u);
+    let l2 = subgroupBroadcast(ql[2u], 2u);
+    let h2 = subgroupBroadcast(qh[2u], 2u);
+    let l3 = subgroupBroadcast(ql[3u], 2u);
+    let h3 = subgroupBroadcast(qh[3u], 2u);
     s0 += vec4<f32>(dot(l0, c), dot(l1, c), dot(l2, c), dot(l3, c)) + vec4<f32>(dot(h0, d), dot(h1, d), dot(h2, d), dot(h3, d));
     s1 += vec4<f32>(dot(l0, e), dot(l1, e), dot(l2, e), dot(l3, e)) + vec4<f32>(dot(h0, f), dot(h1, f), dot(h2, f), dot(h3, f));
 }
-fn take3(b: u32, c: vec4<f32>, d: vec4<f32>, e: vec4<f32>, f: vec4<f32>) {
-    let l0 = subgroupBroadcast(ql[b + 0u], 3u);
-    let h0 = subgroupBroadcast(qh[b + 0u], 3u);
-    let l1 = subgroupBroadcast(ql[b + 1u], 3u);
-    let h1 = subgroupBroadcast(qh[b + 1u], 3u);
-    let l2 = subgroupBroadcast(ql[b + 2u], 3u);
-    let h2 = subgroupBroadcast(qh[b + 2u], 3u);
-    let l3 = subgroupBroadcast(ql[b + 3u], 3u);
-    let h3 = subgroupBroadcast(qh[b + 3u], 3u);
+fn take3(c: vec4<f32>, d: vec4<f32>, e: vec4<f32>, f: vec4<f32>) {
+    let l0 = subgroupBroadcast(ql[0u], 3u);
+    let h0 = subgroupBroadcast(qh[0u], 3u);
+    let l1 = subgroupBroadcast(ql[1u], 3u);
+    let h1 = subgroupBroadcast(qh[1u], 3u);
+    let l2 = subgroupBroadcast(ql[2u], 3u);
+    let h2 = subgroupBroadcast(qh[2u], 3u);
+    let l3 = subgroupBroadcast(ql[3u], 3u);
+    let h3 = subgroupBroadcast(qh[3u], 3u);
     s0 += vec4<f32>(dot(l0, c), dot(l1, c), dot(l2, c), dot(l3, c)) + vec4<f32>(dot(h0, d), dot(h1, d), dot(h2, d), dot(h3, d));
     s1 += vec4<f32>(dot(l0, e), dot(l1, e), dot(l2, e), dot(l3, e)) + vec4<f32>(dot(h0, f), dot(h1, f), dot(h2, f), dot(h3, f));
 }
-fn take4(b: u32, c: vec4<f32>, d: vec4<f32>, e: vec4<f32>, f: vec4<f32>) {
-    let l0 = subgroupBroadcast(ql[b + 0u], 4u);
-    let h0 = subgroupBroadcast(qh[b + 0u], 4u);
-    let l1 = subgroupBroadcast(ql[b + 1u], 4u);
-    let h1 = subgroupBroadcast(qh[b + 1u], 4u);
-    let l2 = subgroupBroadcast(ql[b + 2u], 4u);
-    let h2 = subgroupBroadcast(qh[b + 2u], 4u);
-    let l3 = subgroupBroadcast(ql[b + 3u], 4u);
-    let h3 = subgroupBroadcast(qh[b + 3u], 4u);
+fn take4(c: vec4<f32>, d: vec4<f32>, e: vec4<f32>, f: vec4<f32>) {
+    let l0 = subgroupBroadcast(ql[0u], 4u);
+    let h0 = subgroupBroadcast(qh[0u], 4u);
+    let l1 = subgroupBroadcast(ql[1u], 4u);
+    let h1 = subgroupBroadcast(qh[1u], 4u);
+    let l2 = subgroupBroadcast(ql[2u], 4u);
+    let h2 = subgroupBroadcast(qh[2u], 4u);
+    let l3 = subgroupBroadcast(ql[3u], 4u);
+    let h3 = subgroupBroadcast(qh[3u], 4u);
     s0 += vec4<f32>(dot(l0, c), dot(l1, c), dot(l2, c), dot(l3, c)) + vec4<f32>(dot(h0, d), dot(h1, d), dot(h2, d), dot(h3, d));
     s1 += vec4<f32>(dot(l0, e), dot(l1, e), dot(l2, e), dot(l3, e)) + vec4<f32>(dot(h0, f), dot(h1, f), dot(h2, f), dot(h3, f));
 }
-fn take5(b: u32, c: vec4<f32>, d: vec4<f32>, e: vec4<f32>, f: vec4<f32>) {
-    let l0 = subgroupBroadcast(ql[b + 0u], 5u);
-    let h0 = subgroupBroadcast(qh[b + 0u], 5u);
-    let l1 = subgroupBroadcast(ql[b + 1u], 5u);
-    let h1 = subgroupBroadcast(qh[b + 1u], 5u);
-    let l2 = subgroupBroadcast(ql[b + 2u], 5u);
-    let h2 = subgroupBroadcast(qh[b + 2u], 5u);
-    let l3 = subgroupBroadcast(ql[b + 3u], 5u);
-    let h3 = subgroupBroadcast(qh[b + 3u], 5u);
+fn take5(c: vec4<f32>, d: vec4<f32>, e: vec4<f32>, f: vec4<f32>) {
+    let l0 = subgroupBroadcast(ql[0u], 5u);
+    let h0 = subgroupBroadcast(qh[0u], 5u);
+    let l1 = subgroupBroadcast(ql[1u], 5u);
+    let h1 = subgroupBroadcast(qh[1u], 5u);
+    let l2 = subgroupBroadcast(ql[2u], 5u);
+    let h2 = subgroupBroadcast(qh[2u], 5u);
+    let l3 = subgroupBroadcast(ql[3u], 5u);
+    let h3 = subgroupBroadcast(qh[3u], 5u);
     s0 += vec4<f32>(dot(l0, c), dot(l1, c), dot(l2, c), dot(l3, c)) + vec4<f32>(dot(h0, d), dot(h1, d), dot(h2, d), dot(h3, d));
     s1 += vec4<f32>(dot(l0, e), dot(l1, e), dot(l2, e), dot(l3, e)) + vec4<f32>(dot(h0, f), dot(h1, f), dot(h2, f), dot(h3, f));
 }
-fn take6(b: u32, c: vec4<f32>, d: vec4<f32>, e: vec4<f32>, f: vec4<f32>) {
-    let l0 = subgroupBroadcast(ql[b + 0u], 6u);
-    let h0 = subgroupBroadcast(qh[b + 0u], 6u);
-    let l1 = subgroupBroadcast(ql[b + 1u], 6u);
-    let h1 = subgroupBroadcast(qh[b + 1u], 6u);
-    let l2 = subgroupBroadcast(ql[b + 2u], 6u);
-    let h2 = subgroupBroadcast(qh[b + 2u], 6u);
-    let l3 = subgroupBroadcast(ql[b + 3u], 6u);
-    let h3 = subgroupBroadcast(qh[b + 3u], 6u);
+fn take6(c: vec4<f32>, d: vec4<f32>, e: vec4<f32>, f: vec4<f32>) {
+    let l0 = subgroupBroadcast(ql[0u], 6u);
+    let h0 = subgroupBroadcast(qh[0u], 6u);
+    let l1 = subgroupBroadcast(ql[1u], 6u);
+    let h1 = subgroupBroadcast(qh[1u], 6u);
+    let l2 = subgroupBroadcast(ql[2u], 6u);
+    let h2 = subgroupBroadcast(qh[2u], 6u);
+    let l3 = subgroupBroadcast(ql[3u], 6u);
+    let h3 = subgroupBroadcast(qh[3u], 6u);
     s0 += vec4<f32>(dot(l0, c), dot(l1, c), dot(l2, c), dot(l3, c)) + vec4<f32>(dot(h0, d), dot(h1, d), dot(h2, d), dot(h3, d));
     s1 += vec4<f32>(dot(l0, e), dot(l1, e), dot(l2, e), dot(l3, e)) + vec4<f32>(dot(h0, f), dot(h1, f), dot(h2, f), dot(h3, f));
 }
-fn take7(b: u32, c: vec4<f32>, d: vec4<f32>, e: vec4<f32>, f: vec4<f32>) {
-    let l0 = subgroupBroadcast(ql[b + 0u], 7u);
-    let h0 = subgroupBroadcast(qh[b + 0u], 7u);
-    let l1 = subgroupBroadcast(ql[b + 1u], 7u);
-    let h1 = subgroupBroadcast(qh[b + 1u], 7u);
-    let l2 = subgroupBroadcast(ql[b + 2u], 7u);
-    let h2 = subgroupBroadcast(qh[b + 2u], 7u);
-    let l3 = subgroupBroadcast(ql[b + 3u], 7u);
-    let h3 = subgroupBroadcast(qh[b + 3u], 7u);
+fn take7(c: vec4<f32>, d: vec4<f32>, e: vec4<f32>, f: vec4<f32>) {
+    let l0 = subgroupBroadcast(ql[0u], 7u);
+    let h0 = subgroupBroadcast(qh[0u], 7u);
+    let l1 = subgroupBroadcast(ql[1u], 7u);
+    let h1 = subgroupBroadcast(qh[1u], 7u);
+    let l2 = subgroupBroadcast(ql[2u], 7u);
+    let h2 = subgroupBroadcast(qh[2u], 7u);
+    let l3 = subgroupBroadcast(ql[3u], 7u);
+    let h3 = subgroupBroadcast(qh[3u], 7u);
     s0 += vec4<f32>(dot(l0, c), dot(l1, c), dot(l2, c), dot(l3, c)) + vec4<f32>(dot(h0, d), dot(h1, d), dot(h2, d), dot(h3, d));
     s1 += vec4<f32>(dot(l0, e), dot(l1, e), dot(l2, e), dot(l3, e)) + vec4<f32>(dot(h0, f), dot(h1, f), dot(h2, f), dot(h3, f));
 }
 
-fn give0(b: u32, lo: vec4<f32>, hi: vec4<f32>) {
+fn give0(lo: vec4<f32>, hi: vec4<f32>) {
     let e = subgroupBroadcast(p, 0u);
-    al[b + 0u] += e.x * lo;
-    ah[b + 0u] += e.x * hi;
-    al[b + 1u] += e.y * lo;
-    ah[b + 1u] += e.y * hi;
-    al[b + 2u] += e.z * lo;
-    ah[b + 2u] += e.z * hi;
-    al[b + 3u] += e.w * lo;
-    ah[b + 3u] += e.w * hi;
+    al[0u] += e.x * lo;
+    ah[0u] += e.x * hi;
+    al[1u] += e.y * lo;
+    ah[1u] += e.y * hi;
+    al[2u] += e.z * lo;
+    ah[2u] += e.z * hi;
+    al[3u] += e.w * lo;
+    ah[3u] += e.w * hi;
 }
-fn give1(b: u32, lo: vec4<f32>, hi: vec4<f32>) {
+fn give1(lo: vec4<f32>, hi: vec4<f32>) {
     let e = subgroupBroadcast(p, 1u);
-    al[b + 0u] += e.x * lo;
-    ah[b + 0u] += e.x * hi;
-    al[b + 1u] += e.y * lo;
-    ah[b + 1u] += e.y * hi;
-    al[b + 2u] += e.z * lo;
-    ah[b + 2u] += e.z * hi;
-    al[b + 3u] += e.w * lo;
-    ah[b + 3u] += e.w * hi;
+    al[0u] += e.x * lo;
+    ah[0u] += e.x * hi;
+    al[1u] += e.y * lo;
+    ah[1u] += e.y * hi;
+    al[2u] += e.z * lo;
+    ah[2u] += e.z * hi;
+    al[3u] += e.w * lo;
+    ah[3u] += e.w * hi;
 }
-fn give2(b: u32, lo: vec4<f32>, hi: vec4<f32>) {
+fn give2(lo: vec4<f32>, hi: vec4<f32>) {
     let e = subgroupBroadcast(p, 2u);
-    al[b + 0u] += e.x * lo;
-    ah[b + 0u] += e.x * hi;
-    al[b + 1u] += e.y * lo;
-    ah[b + 1u] += e.y * hi;
-    al[b + 2u] += e.z * lo;
-    ah[b + 2u] += e.z * hi;
-    al[b + 3u] += e.w * lo;
-    ah[b + 3u] += e.w * hi;
+    al[0u] += e.x * lo;
+    ah[0u] += e.x * hi;
+    al[1u] += e.y * lo;
+    ah[1u] += e.y * hi;
+    al[2u] += e.z * lo;
+    ah[2u] += e.z * hi;
+    al[3u] += e.w * lo;
+    ah[3u] += e.w * hi;
 }
-fn give3(b: u32, lo: vec4<f32>, hi: vec4<f32>) {
+fn give3(lo: vec4<f32>, hi: vec4<f32>) {
     let e = subgroupBroadcast(p, 3u);
-    al[b + 0u] += e.x * lo;
-    ah[b + 0u] += e.x * hi;
-    al[b + 1u] += e.y * lo;
-    ah[b + 1u] += e.y * hi;
-    al[b + 2u] += e.z * lo;
-    ah[b + 2u] += e.z * hi;
-    al[b + 3u] += e.w * lo;
-    ah[b + 3u] += e.w * hi;
+    al[0u] += e.x * lo;
+    ah[0u] += e.x * hi;
+    al[1u] += e.y * lo;
+    ah[1u] += e.y * hi;
+    al[2u] += e.z * lo;
+    ah[2u] += e.z * hi;
+    al[3u] += e.w * lo;
+    ah[3u] += e.w * hi;
 }
-fn give4(b: u32, lo: vec4<f32>, hi: vec4<f32>) {
+fn give4(lo: vec4<f32>, hi: vec4<f32>) {
     let e = subgroupBroadcast(p, 4u);
-    al[b + 0u] += e.x * lo;
-    ah[b + 0u] += e.x * hi;
-    al[b + 1u] += e.y * lo;
-    ah[b + 1u] += e.y * hi;
-    al[b + 2u] += e.z * lo;
-    ah[b + 2u] += e.z * hi;
-    al[b + 3u] += e.w * lo;
-    ah[b + 3u] += e.w * hi;
+    al[0u] += e.x * lo;
+    ah[0u] += e.x * hi;
+    al[1u] += e.y * lo;
+    ah[1u] += e.y * hi;
+    al[2u] += e.z * lo;
+    ah[2u] += e.z * hi;
+    al[3u] += e.w * lo;
+    ah[3u] += e.w * hi;
 }
-fn give5(b: u32, lo: vec4<f32>, hi: vec4<f32>) {
+fn give5(lo: vec4<f32>, hi: vec4<f32>) {
     let e = subgroupBroadcast(p, 5u);
-    al[b + 0u] += e.x * lo;
-    ah[b + 0u] += e.x * hi;
-    al[b + 1u] += e.y * lo;
-    ah[b + 1u] += e.y * hi;
-    al[b + 2u] += e.z * lo;
-    ah[b + 2u] += e.z * hi;
-    al[b + 3u] += e.w * lo;
-    ah[b + 3u] += e.w * hi;
+    al[0u] += e.x * lo;
+    ah[0u] += e.x * hi;
+    al[1u] += e.y * lo;
+    ah[1u] += e.y * hi;
+    al[2u] += e.z * lo;
+    ah[2u] += e.z * hi;
+    al[3u] += e.w * lo;
+    ah[3u] += e.w * hi;
 }
-fn give6(b: u32, lo: vec4<f32>, hi: vec4<f32>) {
+fn give6(lo: vec4<f32>, hi: vec4<f32>) {
     let e = subgroupBroadcast(p, 6u);
-    al[b + 0u] += e.x * lo;
-    ah[b + 0u] += e.x * hi;
-    al[b + 1u] += e.y * lo;
-    ah[b + 1u] += e.y * hi;
-    al[b + 2u] += e.z * lo;
-    ah[b + 2u] += e.z * hi;
-    al[b + 3u] += e.w * lo;
-    ah[b + 3u] += e.w * hi;
+    al[0u] += e.x * lo;
+    ah[0u] += e.x * hi;
+    al[1u] += e.y * lo;
+    ah[1u] += e.y * hi;
+    al[2u] += e.z * lo;
+    ah[2u] += e.z * hi;
+    al[3u] += e.w * lo;
+    ah[3u] += e.w * hi;
 }
-fn give7(b: u32, lo: vec4<f32>, hi: vec4<f32>) {
+fn give7(lo: vec4<f32>, hi: vec4<f32>) {
     let e = subgroupBroadcast(p, 7u);
-    al[b + 0u] += e.x * lo;
-    ah[b + 0u] += e.x * hi;
-    al[b + 1u] += e.y * lo;
-    ah[b + 1u] += e.y * hi;
-    al[b + 2u] += e.z * lo;
-    ah[b + 2u] += e.z * hi;
-    al[b + 3u] += e.w * lo;
-    ah[b + 3u] += e.w * hi;
+    al[0u] += e.x * lo;
+    ah[0u] += e.x * hi;
+    al[1u] += e.y * lo;
+    ah[1u] += e.y * hi;
+    al[2u] += e.z * lo;
+    ah[2u] += e.z * hi;
+    al[3u] += e.w * lo;
+    ah[3u] += e.w * hi;
 }
 
 fn across_max(v: vec4<f32>) -> vec4<f32> {
@@ -217,239 +217,238 @@ fn across_sum(v: vec4<f32>) -> vec4<f32> {
 }
 
 // The lane's eight features of each query, for octet o of the head.
-fn load_q(b: u32, o: u32, task: Task) {
+fn load_q(o: u32, task: Task) {
     let there = o < params.head_dim / 8u;
     let at = (task.row * params.q_stride + task.head * params.head_dim) / 4u + vec4<u32>(select(0u, 2u * o, there));
     let scale = select(0.0, params.scale, there);
-    ql[b + 0u] = q[at.x] * scale;
-    qh[b + 0u] = q[at.x + 1u] * scale;
-    ql[b + 1u] = q[at.y] * scale;
-    qh[b + 1u] = q[at.y + 1u] * scale;
-    ql[b + 2u] = q[at.z] * scale;
-    qh[b + 2u] = q[at.z + 1u] * scale;
-    ql[b + 3u] = q[at.w] * scale;
-    qh[b + 3u] = q[at.w + 1u] * scale;
+    ql[0u] = q[at.x] * scale;
+    qh[0u] = q[at.x + 1u] * scale;
+    ql[1u] = q[at.y] * scale;
+    qh[1u] = q[at.y + 1u] * scale;
+    ql[2u] = q[at.z] * scale;
+    qh[2u] = q[at.z + 1u] * scale;
+    ql[3u] = q[at.w] * scale;
+    qh[3u] = q[at.w + 1u] * scale;
 }
 
 #ifdef KV32
 const WIDTH = W32;
-// Scores of tokens `lane` and `lane + 8` over the dimensions of block b.
-fn scores(at: u32, b: u32, lane: u32) {
+// Scores of tokens `lane` and `lane + 8`.
+fn scores(at: u32, lane: u32) {
     let last = params.head_dim / 8u - 1u;
-    let i0 = at + min(b * 8u + 0u, last) * 32u + lane;
-    take0(b * 4u, bitcast<vec4<f32>>(pages[i0]), bitcast<vec4<f32>>(pages[i0 + 16u]), bitcast<vec4<f32>>(pages[i0 + 8u]), bitcast<vec4<f32>>(pages[i0 + 24u]));
-    let i1 = at + min(b * 8u + 1u, last) * 32u + lane;
-    take1(b * 4u, bitcast<vec4<f32>>(pages[i1]), bitcast<vec4<f32>>(pages[i1 + 16u]), bitcast<vec4<f32>>(pages[i1 + 8u]), bitcast<vec4<f32>>(pages[i1 + 24u]));
-    let i2 = at + min(b * 8u + 2u, last) * 32u + lane;
-    take2(b * 4u, bitcast<vec4<f32>>(pages[i2]), bitcast<vec4<f32>>(pages[i2 + 16u]), bitcast<vec4<f32>>(pages[i2 + 8u]), bitcast<vec4<f32>>(pages[i2 + 24u]));
-    let i3 = at + min(b * 8u + 3u, last) * 32u + lane;
-    take3(b * 4u, bitcast<vec4<f32>>(pages[i3]), bitcast<vec4<f32>>(pages[i3 + 16u]), bitcast<vec4<f32>>(pages[i3 + 8u]), bitcast<vec4<f32>>(pages[i3 + 24u]));
-    let i4 = at + min(b * 8u + 4u, last) * 32u + lane;
-    take4(b * 4u, bitcast<vec4<f32>>(pages[i4]), bitcast<vec4<f32>>(pages[i4 + 16u]), bitcast<vec4<f32>>(pages[i4 + 8u]), bitcast<vec4<f32>>(pages[i4 + 24u]));
-    let i5 = at + min(b * 8u + 5u, last) * 32u + lane;
-    take5(b * 4u, bitcast<vec4<f32>>(pages[i5]), bitcast<vec4<f32>>(pages[i5 + 16u]), bitcast<vec4<f32>>(pages[i5 + 8u]), bitcast<vec4<f32>>(pages[i5 + 24u]));
-    let i6 = at + min(b * 8u + 6u, last) * 32u + lane;
-    take6(b * 4u, bitcast<vec4<f32>>(pages[i6]), bitcast<vec4<f32>>(pages[i6 + 16u]), bitcast<vec4<f32>>(pages[i6 + 8u]), bitcast<vec4<f32>>(pages[i6 + 24u]));
-    let i7 = at + min(b * 8u + 7u, last) * 32u + lane;
-    take7(b * 4u, bitcast<vec4<f32>>(pages[i7]), bitcast<vec4<f32>>(pages[i7 + 16u]), bitcast<vec4<f32>>(pages[i7 + 8u]), bitcast<vec4<f32>>(pages[i7 + 24u]));
+    let i0 = at + min(0u, last) * 32u + lane;
+    take0(bitcast<vec4<f32>>(pages[i0]), bitcast<vec4<f32>>(pages[i0 + 16u]), bitcast<vec4<f32>>(pages[i0 + 8u]), bitcast<vec4<f32>>(pages[i0 + 24u]));
+    let i1 = at + min(1u, last) * 32u + lane;
+    take1(bitcast<vec4<f32>>(pages[i1]), bitcast<vec4<f32>>(pages[i1 + 16u]), bitcast<vec4<f32>>(pages[i1 + 8u]), bitcast<vec4<f32>>(pages[i1 + 24u]));
+    let i2 = at + min(2u, last) * 32u + lane;
+    take2(bitcast<vec4<f32>>(pages[i2]), bitcast<vec4<f32>>(pages[i2 + 16u]), bitcast<vec4<f32>>(pages[i2 + 8u]), bitcast<vec4<f32>>(pages[i2 + 24u]));
+    let i3 = at + min(3u, last) * 32u + lane;
+    take3(bitcast<vec4<f32>>(pages[i3]), bitcast<vec4<f32>>(pages[i3 + 16u]), bitcast<vec4<f32>>(pages[i3 + 8u]), bitcast<vec4<f32>>(pages[i3 + 24u]));
+    let i4 = at + min(4u, last) * 32u + lane;
+    take4(bitcast<vec4<f32>>(pages[i4]), bitcast<vec4<f32>>(pages[i4 + 16u]), bitcast<vec4<f32>>(pages[i4 + 8u]), bitcast<vec4<f32>>(pages[i4 + 24u]));
+    let i5 = at + min(5u, last) * 32u + lane;
+    take5(bitcast<vec4<f32>>(pages[i5]), bitcast<vec4<f32>>(pages[i5 + 16u]), bitcast<vec4<f32>>(pages[i5 + 8u]), bitcast<vec4<f32>>(pages[i5 + 24u]));
+    let i6 = at + min(6u, last) * 32u + lane;
+    take6(bitcast<vec4<f32>>(pages[i6]), bitcast<vec4<f32>>(pages[i6 + 16u]), bitcast<vec4<f32>>(pages[i6 + 8u]), bitcast<vec4<f32>>(pages[i6 + 24u]));
+    let i7 = at + min(7u, last) * 32u + lane;
+    take7(bitcast<vec4<f32>>(pages[i7]), bitcast<vec4<f32>>(pages[i7 + 16u]), bitcast<vec4<f32>>(pages[i7 + 8u]), bitcast<vec4<f32>>(pages[i7 + 24u]));
 }
 
-// The lane's dimensions of block b of eight tokens from t on, weighted with p, tokens past `last` repeating it.
-fn values(at: u32, b: u32, lane: u32, t: u32, last: u32) {
+// The lane's dimensions of eight tokens from t on, weighted with p, tokens past `last` repeating it.
+fn values(at: u32, lane: u32, t: u32, last: u32) {
     let octets = params.head_dim / 8u;
-    let o = min(b * 8u + lane, octets - 1u);
+    let o = min(lane, octets - 1u);
     let i0 = at + (min(t + 0u, last) * octets + o) * 2u;
-    give0(b * 4u, bitcast<vec4<f32>>(pages[i0]), bitcast<vec4<f32>>(pages[i0 + 1u]));
+    give0(bitcast<vec4<f32>>(pages[i0]), bitcast<vec4<f32>>(pages[i0 + 1u]));
     let i1 = at + (min(t + 1u, last) * octets + o) * 2u;
-    give1(b * 4u, bitcast<vec4<f32>>(pages[i1]), bitcast<vec4<f32>>(pages[i1 + 1u]));
+    give1(bitcast<vec4<f32>>(pages[i1]), bitcast<vec4<f32>>(pages[i1 + 1u]));
     let i2 = at + (min(t + 2u, last) * octets + o) * 2u;
-    give2(b * 4u, bitcast<vec4<f32>>(pages[i2]), bitcast<vec4<f32>>(pages[i2 + 1u]));
+    give2(bitcast<vec4<f32>>(pages[i2]), bitcast<vec4<f32>>(pages[i2 + 1u]));
     let i3 = at + (min(t + 3u, last) * octets + o) * 2u;
-    give3(b * 4u, bitcast<vec4<f32>>(pages[i3]), bitcast<vec4<f32>>(pages[i3 + 1u]));
+    give3(bitcast<vec4<f32>>(pages[i3]), bitcast<vec4<f32>>(pages[i3 + 1u]));
     let i4 = at + (min(t + 4u, last) * octets + o) * 2u;
-    give4(b * 4u, bitcast<vec4<f32>>(pages[i4]), bitcast<vec4<f32>>(pages[i4 + 1u]));
+    give4(bitcast<vec4<f32>>(pages[i4]), bitcast<vec4<f32>>(pages[i4 + 1u]));
     let i5 = at + (min(t + 5u, last) * octets + o) * 2u;
-    give5(b * 4u, bitcast<vec4<f32>>(pages[i5]), bitcast<vec4<f32>>(pages[i5 + 1u]));
+    give5(bitcast<vec4<f32>>(pages[i5]), bitcast<vec4<f32>>(pages[i5 + 1u]));
     let i6 = at + (min(t + 6u, last) * octets + o) * 2u;
-    give6(b * 4u, bitcast<vec4<f32>>(pages[i6]), bitcast<vec4<f32>>(pages[i6 + 1u]));
+    give6(bitcast<vec4<f32>>(pages[i6]), bitcast<vec4<f32>>(pages[i6 + 1u]));
     let i7 = at + (min(t + 7u, last) * octets + o) * 2u;
-    give7(b * 4u, bitcast<vec4<f32>>(pages[i7]), bitcast<vec4<f32>>(pages[i7 + 1u]));
+    give7(bitcast<vec4<f32>>(pages[i7]), bitcast<vec4<f32>>(pages[i7 + 1u]));
 }
 #endif
 #ifdef KV16
 const WIDTH = W16;
-// Scores of tokens `lane` and `lane + 8` over the dimensions of block b.
-fn scores(at: u32, b: u32, lane: u32) {
+// Scores of tokens `lane` and `lane + 8`.
+fn scores(at: u32, lane: u32) {
     let last = params.head_dim / 8u - 1u;
-    let i0 = at + min(b * 8u + 0u, last) * 16u + lane;
+    let i0 = at + min(0u, last) * 16u + lane;
     let u0 = pages[i0];
     let w0 = pages[i0 + 8u];
-    take0(b * 4u, halves4(u0.xy), halves4(u0.zw), halves4(w0.xy), halves4(w0.zw));
-    let i1 = at + min(b * 8u + 1u, last) * 16u + lane;
+    take0(halves4(u0.xy), halves4(u0.zw), halves4(w0.xy), halves4(w0.zw));
+    let i1 = at + min(1u, last) * 16u + lane;
     let u1 = pages[i1];
     let w1 = pages[i1 + 8u];
-    take1(b * 4u, halves4(u1.xy), halves4(u1.zw), halves4(w1.xy), halves4(w1.zw));
-    let i2 = at + min(b * 8u + 2u, last) * 16u + lane;
+    take1(halves4(u1.xy), halves4(u1.zw), halves4(w1.xy), halves4(w1.zw));
+    let i2 = at + min(2u, last) * 16u + lane;
     let u2 = pages[i2];
     let w2 = pages[i2 + 8u];
-    take2(b * 4u, halves4(u2.xy), halves4(u2.zw), halves4(w2.xy), halves4(w2.zw));
-    let i3 = at + min(b * 8u + 3u, last) * 16u + lane;
+    take2(halves4(u2.xy), halves4(u2.zw), halves4(w2.xy), halves4(w2.zw));
+    let i3 = at + min(3u, last) * 16u + lane;
     let u3 = pages[i3];
     let w3 = pages[i3 + 8u];
-    take3(b * 4u, halves4(u3.xy), halves4(u3.zw), halves4(w3.xy), halves4(w3.zw));
-    let i4 = at + min(b * 8u + 4u, last) * 16u + lane;
+    take3(halves4(u3.xy), halves4(u3.zw), halves4(w3.xy), halves4(w3.zw));
+    let i4 = at + min(4u, last) * 16u + lane;
     let u4 = pages[i4];
     let w4 = pages[i4 + 8u];
-    take4(b * 4u, halves4(u4.xy), halves4(u4.zw), halves4(w4.xy), halves4(w4.zw));
-    let i5 = at + min(b * 8u + 5u, last) * 16u + lane;
+    take4(halves4(u4.xy), halves4(u4.zw), halves4(w4.xy), halves4(w4.zw));
+    let i5 = at + min(5u, last) * 16u + lane;
     let u5 = pages[i5];
     let w5 = pages[i5 + 8u];
-    take5(b * 4u, halves4(u5.xy), halves4(u5.zw), halves4(w5.xy), halves4(w5.zw));
-    let i6 = at + min(b * 8u + 6u, last) * 16u + lane;
+    take5(halves4(u5.xy), halves4(u5.zw), halves4(w5.xy), halves4(w5.zw));
+    let i6 = at + min(6u, last) * 16u + lane;
     let u6 = pages[i6];
     let w6 = pages[i6 + 8u];
-    take6(b * 4u, halves4(u6.xy), halves4(u6.zw), halves4(w6.xy), halves4(w6.zw));
-    let i7 = at + min(b * 8u + 7u, last) * 16u + lane;
+    take6(halves4(u6.xy), halves4(u6.zw), halves4(w6.xy), halves4(w6.zw));
+    let i7 = at + min(7u, last) * 16u + lane;
     let u7 = pages[i7];
     let w7 = pages[i7 + 8u];
-    take7(b * 4u, halves4(u7.xy), halves4(u7.zw), halves4(w7.xy), halves4(w7.zw));
+    take7(halves4(u7.xy), halves4(u7.zw), halves4(w7.xy), halves4(w7.zw));
 }
 
-// The lane's dimensions of block b of eight tokens from t on, weighted with p, tokens past `last` repeating it.
-fn values(at: u32, b: u32, lane: u32, t: u32, last: u32) {
+// The lane's dimensions of eight tokens from t on, weighted with p, tokens past `last` repeating it.
+fn values(at: u32, lane: u32, t: u32, last: u32) {
     let octets = params.head_dim / 8u;
-    let o = at + min(b * 8u + lane, octets - 1u);
+    let o = at + min(lane, octets - 1u);
     let u0 = pages[o + min(t + 0u, last) * octets];
-    give0(b * 4u, halves4(u0.xy), halves4(u0.zw));
+    give0(halves4(u0.xy), halves4(u0.zw));
     let u1 = pages[o + min(t + 1u, last) * octets];
-    give1(b * 4u, halves4(u1.xy), halves4(u1.zw));
+    give1(halves4(u1.xy), halves4(u1.zw));
     let u2 = pages[o + min(t + 2u, last) * octets];
-    give2(b * 4u, halves4(u2.xy), halves4(u2.zw));
+    give2(halves4(u2.xy), halves4(u2.zw));
     let u3 = pages[o + min(t + 3u, last) * octets];
-    give3(b * 4u, halves4(u3.xy), halves4(u3.zw));
+    give3(halves4(u3.xy), halves4(u3.zw));
     let u4 = pages[o + min(t + 4u, last) * octets];
-    give4(b * 4u, halves4(u4.xy), halves4(u4.zw));
+    give4(halves4(u4.xy), halves4(u4.zw));
     let u5 = pages[o + min(t + 5u, last) * octets];
-    give5(b * 4u, halves4(u5.xy), halves4(u5.zw));
+    give5(halves4(u5.xy), halves4(u5.zw));
     let u6 = pages[o + min(t + 6u, last) * octets];
-    give6(b * 4u, halves4(u6.xy), halves4(u6.zw));
+    give6(halves4(u6.xy), halves4(u6.zw));
     let u7 = pages[o + min(t + 7u, last) * octets];
-    give7(b * 4u, halves4(u7.xy), halves4(u7.zw));
+    give7(halves4(u7.xy), halves4(u7.zw));
 }
 #endif
 #ifdef KV8
 const WIDTH = W8;
-// Scores of tokens `lane` and `lane + 8` over the dimensions of block b.
-fn scores(at: u32, b: u32, lane: u32) {
+// Scores of tokens `lane` and `lane + 8`.
+fn scores(at: u32, lane: u32) {
     let last = params.head_dim / 8u - 1u;
-    let i0 = at + min(b * 4u + 0u, last / 2u) * 16u + lane;
+    let i0 = at + min(0u, last / 2u) * 16u + lane;
     let u0 = pages[i0];
     let w0 = pages[i0 + 8u];
-    take0(b * 4u, bytes4(u0.x), bytes4(u0.y), bytes4(w0.x), bytes4(w0.y));
-    take1(b * 4u, bytes4(u0.z), bytes4(u0.w), bytes4(w0.z), bytes4(w0.w));
-    let i1 = at + min(b * 4u + 1u, last / 2u) * 16u + lane;
+    take0(bytes4(u0.x), bytes4(u0.y), bytes4(w0.x), bytes4(w0.y));
+    take1(bytes4(u0.z), bytes4(u0.w), bytes4(w0.z), bytes4(w0.w));
+    let i1 = at + min(1u, last / 2u) * 16u + lane;
     let u1 = pages[i1];
     let w1 = pages[i1 + 8u];
-    take2(b * 4u, bytes4(u1.x), bytes4(u1.y), bytes4(w1.x), bytes4(w1.y));
-    take3(b * 4u, bytes4(u1.z), bytes4(u1.w), bytes4(w1.z), bytes4(w1.w));
-    let i2 = at + min(b * 4u + 2u, last / 2u) * 16u + lane;
+    take2(bytes4(u1.x), bytes4(u1.y), bytes4(w1.x), bytes4(w1.y));
+    take3(bytes4(u1.z), bytes4(u1.w), bytes4(w1.z), bytes4(w1.w));
+    let i2 = at + min(2u, last / 2u) * 16u + lane;
     let u2 = pages[i2];
     let w2 = pages[i2 + 8u];
-    take4(b * 4u, bytes4(u2.x), bytes4(u2.y), bytes4(w2.x), bytes4(w2.y));
-    take5(b * 4u, bytes4(u2.z), bytes4(u2.w), bytes4(w2.z), bytes4(w2.w));
-    let i3 = at + min(b * 4u + 3u, last / 2u) * 16u + lane;
+    take4(bytes4(u2.x), bytes4(u2.y), bytes4(w2.x), bytes4(w2.y));
+    take5(bytes4(u2.z), bytes4(u2.w), bytes4(w2.z), bytes4(w2.w));
+    let i3 = at + min(3u, last / 2u) * 16u + lane;
     let u3 = pages[i3];
     let w3 = pages[i3 + 8u];
-    take6(b * 4u, bytes4(u3.x), bytes4(u3.y), bytes4(w3.x), bytes4(w3.y));
-    take7(b * 4u, bytes4(u3.z), bytes4(u3.w), bytes4(w3.z), bytes4(w3.w));
+    take6(bytes4(u3.x), bytes4(u3.y), bytes4(w3.x), bytes4(w3.y));
+    take7(bytes4(u3.z), bytes4(u3.w), bytes4(w3.z), bytes4(w3.w));
 }
 
-// The lane's dimensions of block b of eight tokens from t on, weighted with p; `last` is for unsealed chunks.
-fn values(at: u32, b: u32, lane: u32, t: u32, last: u32) {
+// The lane's dimensions of eight tokens from t on, weighted with p; `last` is for unsealed chunks.
+fn values(at: u32, lane: u32, t: u32, last: u32) {
     let octets = params.head_dim / 8u;
-    let o = at + min(b * 8u + lane, octets - 1u);
+    let o = at + min(lane, octets - 1u);
     let u0 = pages[o + (t / 2u + 0u) * octets];
-    give0(b * 4u, bytes4(u0.x), bytes4(u0.y));
-    give1(b * 4u, bytes4(u0.z), bytes4(u0.w));
+    give0(bytes4(u0.x), bytes4(u0.y));
+    give1(bytes4(u0.z), bytes4(u0.w));
     let u1 = pages[o + (t / 2u + 1u) * octets];
-    give2(b * 4u, bytes4(u1.x), bytes4(u1.y));
-    give3(b * 4u, bytes4(u1.z), bytes4(u1.w));
+    give2(bytes4(u1.x), bytes4(u1.y));
+    give3(bytes4(u1.z), bytes4(u1.w));
     let u2 = pages[o + (t / 2u + 2u) * octets];
-    give4(b * 4u, bytes4(u2.x), bytes4(u2.y));
-    give5(b * 4u, bytes4(u2.z), bytes4(u2.w));
+    give4(bytes4(u2.x), bytes4(u2.y));
+    give5(bytes4(u2.z), bytes4(u2.w));
     let u3 = pages[o + (t / 2u + 3u) * octets];
-    give6(b * 4u, bytes4(u3.x), bytes4(u3.y));
-    give7(b * 4u, bytes4(u3.z), bytes4(u3.w));
+    give6(bytes4(u3.x), bytes4(u3.y));
+    give7(bytes4(u3.z), bytes4(u3.w));
 }
 #endif
 #ifdef KV4
 const WIDTH = W4;
-// Scores of tokens `lane` and `lane + 8` over the dimensions of block b.
-fn scores(at: u32, b: u32, lane: u32) {
+// Scores of tokens `lane` and `lane + 8`.
+fn scores(at: u32, lane: u32) {
     let last = params.head_dim / 8u - 1u;
-    let i0 = at + min(b * 2u + 0u, last / 4u) * 16u + lane;
+    let i0 = at + min(0u, last / 4u) * 16u + lane;
     let u0 = pages[i0];
     let w0 = pages[i0 + 8u];
-    take0(b * 4u, nibbles4(u0.x), nibbles4(u0.x >> 16u), nibbles4(w0.x), nibbles4(w0.x >> 16u));
-    take1(b * 4u, nibbles4(u0.y), nibbles4(u0.y >> 16u), nibbles4(w0.y), nibbles4(w0.y >> 16u));
-    take2(b * 4u, nibbles4(u0.z), nibbles4(u0.z >> 16u), nibbles4(w0.z), nibbles4(w0.z >> 16u));
-    take3(b * 4u, nibbles4(u0.w), nibbles4(u0.w >> 16u), nibbles4(w0.w), nibbles4(w0.w >> 16u));
-    let i1 = at + min(b * 2u + 1u, last / 4u) * 16u + lane;
+    take0(nibbles4(u0.x), nibbles4(u0.x >> 16u), nibbles4(w0.x), nibbles4(w0.x >> 16u));
+    take1(nibbles4(u0.y), nibbles4(u0.y >> 16u), nibbles4(w0.y), nibbles4(w0.y >> 16u));
+    take2(nibbles4(u0.z), nibbles4(u0.z >> 16u), nibbles4(w0.z), nibbles4(w0.z >> 16u));
+    take3(nibbles4(u0.w), nibbles4(u0.w >> 16u), nibbles4(w0.w), nibbles4(w0.w >> 16u));
+    let i1 = at + min(1u, last / 4u) * 16u + lane;
     let u1 = pages[i1];
     let w1 = pages[i1 + 8u];
-    take4(b * 4u, nibbles4(u1.x), nibbles4(u1.x >> 16u), nibbles4(w1.x), nibbles4(w1.x >> 16u));
-    take5(b * 4u, nibbles4(u1.y), nibbles4(u1.y >> 16u), nibbles4(w1.y), nibbles4(w1.y >> 16u));
-    take6(b * 4u, nibbles4(u1.z), nibbles4(u1.z >> 16u), nibbles4(w1.z), nibbles4(w1.z >> 16u));
-    take7(b * 4u, nibbles4(u1.w), nibbles4(u1.w >> 16u), nibbles4(w1.w), nibbles4(w1.w >> 16u));
+    take4(nibbles4(u1.x), nibbles4(u1.x >> 16u), nibbles4(w1.x), nibbles4(w1.x >> 16u));
+    take5(nibbles4(u1.y), nibbles4(u1.y >> 16u), nibbles4(w1.y), nibbles4(w1.y >> 16u));
+    take6(nibbles4(u1.z), nibbles4(u1.z >> 16u), nibbles4(w1.z), nibbles4(w1.z >> 16u));
+    take7(nibbles4(u1.w), nibbles4(u1.w >> 16u), nibbles4(w1.w), nibbles4(w1.w >> 16u));
 }
 
-// The lane's dimensions of block b of eight tokens from t on, weighted with p; `last` is for unsealed chunks.
-fn values(at: u32, b: u32, lane: u32, t: u32, last: u32) {
+// The lane's dimensions of eight tokens from t on, weighted with p; `last` is for unsealed chunks.
+fn values(at: u32, lane: u32, t: u32, last: u32) {
     let octets = params.head_dim / 8u;
-    let o = at + min(b * 8u + lane, octets - 1u);
+    let o = at + min(lane, octets - 1u);
     let u0 = pages[o + (t / 4u + 0u) * octets];
-    give0(b * 4u, nibbles4(u0.x), nibbles4(u0.x >> 16u));
-    give1(b * 4u, nibbles4(u0.y), nibbles4(u0.y >> 16u));
-    give2(b * 4u, nibbles4(u0.z), nibbles4(u0.z >> 16u));
-    give3(b * 4u, nibbles4(u0.w), nibbles4(u0.w >> 16u));
+    give0(nibbles4(u0.x), nibbles4(u0.x >> 16u));
+    give1(nibbles4(u0.y), nibbles4(u0.y >> 16u));
+    give2(nibbles4(u0.z), nibbles4(u0.z >> 16u));
+    give3(nibbles4(u0.w), nibbles4(u0.w >> 16u));
     let u1 = pages[o + (t / 4u + 1u) * octets];
-    give4(b * 4u, nibbles4(u1.x), nibbles4(u1.x >> 16u));
-    give5(b * 4u, nibbles4(u1.y), nibbles4(u1.y >> 16u));
-    give6(b * 4u, nibbles4(u1.z), nibbles4(u1.z >> 16u));
-    give7(b * 4u, nibbles4(u1.w), nibbles4(u1.w >> 16u));
+    give4(nibbles4(u1.x), nibbles4(u1.x >> 16u));
+    give5(nibbles4(u1.y), nibbles4(u1.y >> 16u));
+    give6(nibbles4(u1.z), nibbles4(u1.z >> 16u));
+    give7(nibbles4(u1.w), nibbles4(u1.w >> 16u));
 }
 #endif
 #ifdef KV2
 const WIDTH = W2;
-// Scores of tokens `lane` and `lane + 8` over the dimensions of block b.
-fn scores(at: u32, b: u32, lane: u32) {
-    let last = params.head_dim / 8u - 1u;
-    let i0 = at + min(b, last / 8u) * 16u + lane;
+// Scores of tokens `lane` and `lane + 8`.
+fn scores(at: u32, lane: u32) {
+    let i0 = at + lane;
     let u = pages[i0];
     let w = pages[i0 + 8u];
-    take0(b * 4u, crumbs4(u.x >> 0u), crumbs4(u.x >> 8u), crumbs4(w.x >> 0u), crumbs4(w.x >> 8u));
-    take1(b * 4u, crumbs4(u.x >> 16u), crumbs4(u.x >> 24u), crumbs4(w.x >> 16u), crumbs4(w.x >> 24u));
-    take2(b * 4u, crumbs4(u.y >> 0u), crumbs4(u.y >> 8u), crumbs4(w.y >> 0u), crumbs4(w.y >> 8u));
-    take3(b * 4u, crumbs4(u.y >> 16u), crumbs4(u.y >> 24u), crumbs4(w.y >> 16u), crumbs4(w.y >> 24u));
-    take4(b * 4u, crumbs4(u.z >> 0u), crumbs4(u.z >> 8u), crumbs4(w.z >> 0u), crumbs4(w.z >> 8u));
-    take5(b * 4u, crumbs4(u.z >> 16u), crumbs4(u.z >> 24u), crumbs4(w.z >> 16u), crumbs4(w.z >> 24u));
-    take6(b * 4u, crumbs4(u.w >> 0u), crumbs4(u.w >> 8u), crumbs4(w.w >> 0u), crumbs4(w.w >> 8u));
-    take7(b * 4u, crumbs4(u.w >> 16u), crumbs4(u.w >> 24u), crumbs4(w.w >> 16u), crumbs4(w.w >> 24u));
+    take0(crumbs4(u.x >> 0u), crumbs4(u.x >> 8u), crumbs4(w.x >> 0u), crumbs4(w.x >> 8u));
+    take1(crumbs4(u.x >> 16u), crumbs4(u.x >> 24u), crumbs4(w.x >> 16u), crumbs4(w.x >> 24u));
+    take2(crumbs4(u.y >> 0u), crumbs4(u.y >> 8u), crumbs4(w.y >> 0u), crumbs4(w.y >> 8u));
+    take3(crumbs4(u.y >> 16u), crumbs4(u.y >> 24u), crumbs4(w.y >> 16u), crumbs4(w.y >> 24u));
+    take4(crumbs4(u.z >> 0u), crumbs4(u.z >> 8u), crumbs4(w.z >> 0u), crumbs4(w.z >> 8u));
+    take5(crumbs4(u.z >> 16u), crumbs4(u.z >> 24u), crumbs4(w.z >> 16u), crumbs4(w.z >> 24u));
+    take6(crumbs4(u.w >> 0u), crumbs4(u.w >> 8u), crumbs4(w.w >> 0u), crumbs4(w.w >> 8u));
+    take7(crumbs4(u.w >> 16u), crumbs4(u.w >> 24u), crumbs4(w.w >> 16u), crumbs4(w.w >> 24u));
 }
 
-// The lane's dimensions of block b of eight tokens from t on, weighted with p; `last` is for unsealed chunks.
-fn values(at: u32, b: u32, lane: u32, t: u32, last: u32) {
+// The lane's dimensions of eight tokens from t on, weighted with p; `last` is for unsealed chunks.
+fn values(at: u32, lane: u32, t: u32, last: u32) {
     let octets = params.head_dim / 8u;
-    let o = at + min(b * 8u + lane, octets - 1u);
+    let o = at + min(lane, octets - 1u);
     let u = pages[o + (t / 8u) * octets];
-    give0(b * 4u, crumbs4(u.x >> 0u), crumbs4(u.x >> 8u));
-    give1(b * 4u, crumbs4(u.x >> 16u), crumbs4(u.x >> 24u));
-    give2(b * 4u, crumbs4(u.y >> 0u), crumbs4(u.y >> 8u));
-    give3(b * 4u, crumbs4(u.y >> 16u), crumbs4(u.y >> 24u));
-    give4(b * 4u, crumbs4(u.z >> 0u), crumbs4(u.z >> 8u));
-    give5(b * 4u, crumbs4(u.z >> 16u), crumbs4(u.z >> 24u));
-    give6(b * 4u, crumbs4(u.w >> 0u), crumbs4(u.w >> 8u));
-    give7(b * 4u, crumbs4(u.w >> 16u), crumbs4(u.w >> 24u));
+    give0(crumbs4(u.x >> 0u), crumbs4(u.x >> 8u));
+    give1(crumbs4(u.x >> 16u), crumbs4(u.x >> 24u));
+    give2(crumbs4(u.y >> 0u), crumbs4(u.y >> 8u));
+    give3(crumbs4(u.y >> 16u), crumbs4(u.y >> 24u));
+    give4(crumbs4(u.z >> 0u), crumbs4(u.z >> 8u));
+    give5(crumbs4(u.z >> 16u), crumbs4(u.z >> 24u));
+    give6(crumbs4(u.w >> 0u), crumbs4(u.w >> 8u));
+    give7(crumbs4(u.w >> 16u), crumbs4(u.w >> 24u));
 }
 #endif
 
@@ -461,24 +460,24 @@ fn next_of(c: u32, task: Task) -> u32 {
 }
 
 // What has been summed shrinks to the new maximum.
-fn shrink_sums(b: u32) {
-    al[b + 0u] *= shrink.x;
-    ah[b + 0u] *= shrink.x;
-    al[b + 1u] *= shrink.y;
-    ah[b + 1u] *= shrink.y;
-    al[b + 2u] *= shrink.z;
-    ah[b + 2u] *= shrink.z;
-    al[b + 3u] *= shrink.w;
-    ah[b + 3u] *= shrink.w;
+fn shrink_sums() {
+    al[0u] *= shrink.x;
+    ah[0u] *= shrink.x;
+    al[1u] *= shrink.y;
+    ah[1u] *= shrink.y;
+    al[2u] *= shrink.z;
+    ah[2u] *= shrink.z;
+    al[3u] *= shrink.w;
+    ah[3u] *= shrink.w;
 }
 
 // Sum of the lane's features of each query.
-fn features_sum(b: u32) -> vec4<f32> {
+fn features_sum() -> vec4<f32> {
     let one = vec4<f32>(1.0);
-    let e0 = dot(ql[b + 0u] + qh[b + 0u], one);
-    let e1 = dot(ql[b + 1u] + qh[b + 1u], one);
-    let e2 = dot(ql[b + 2u] + qh[b + 2u], one);
-    let e3 = dot(ql[b + 3u] + qh[b + 3u], one);
+    let e0 = dot(ql[0u] + qh[0u], one);
+    let e1 = dot(ql[1u] + qh[1u], one);
+    let e2 = dot(ql[2u] + qh[2u], one);
+    let e3 = dot(ql[3u] + qh[3u], one);
     return vec4<f32>(e0, e1, e2, e3);
 }
 
@@ -496,7 +495,7 @@ fn soften(c: u32, lane: u32, task: Task) {
     shrink = exp(m - next);
     l = l * shrink + (p0 + p1);
     m = next;
-    shrink_sums(0u);
+    shrink_sums();
     if (step.density == 1u) {
         let sum = across_sum(p0 + p1);
         let j = lane & 3u;
@@ -577,11 +576,11 @@ fn turn_back(i: u32, offset: f32, lane: u32) {
     ah[i] = hi;
 }
 
-fn turn_four(b: u32, offset: vec4<f32>, lane: u32) {
-    turn_back(b, offset.x, lane);
-    turn_back(b + 1u, offset.y, lane);
-    turn_back(b + 2u, offset.z, lane);
-    turn_back(b + 3u, offset.w, lane);
+fn turn_four(offset: vec4<f32>, lane: u32) {
+    turn_back(0u, offset.x, lane);
+    turn_back(1u, offset.y, lane);
+    turn_back(2u, offset.z, lane);
+    turn_back(3u, offset.w, lane);
 }
 
 // The lane's dimensions o of one query. An empty part writes no values.
@@ -600,22 +599,18 @@ fn store_one(i: u32, j: u32, o: u32, task: Task, sum: f32) {
     }
 }
 
-fn store_four(b: u32, o: u32, task: Task, sums: vec4<f32>) {
-    store_one(b, 0u, o, task, sums.x);
-    store_one(b + 1u, 1u, o, task, sums.y);
-    store_one(b + 2u, 2u, o, task, sums.z);
-    store_one(b + 3u, 3u, o, task, sums.w);
+fn store_four(o: u32, task: Task, sums: vec4<f32>) {
+    store_one(0u, 0u, o, task, sums.x);
+    store_one(1u, 1u, o, task, sums.y);
+    store_one(2u, 2u, o, task, sums.z);
+    store_one(3u, 3u, o, task, sums.w);
 }
 
 @compute @workgroup_size(8)
 fn attn_split(@builtin(workgroup_id) wg: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
     let task = task_of(wg.x);
-    let octets = params.head_dim / 8u;
-    let blocks = (octets + 7u) / 8u;
-    var sums = vec4<f32>(0.0);
-    load_q(0u, lane, task);
-    sums = features_sum(0u);
-    q_sum = across_sum(sums);
+    load_q(lane, task);
+    q_sum = across_sum(features_sum());
     m = vec4<f32>(NONE);
     let most = max(max(task.pos.x, task.pos.y), max(task.pos.z, task.pos.w));
 
@@ -626,7 +621,7 @@ fn attn_split(@builtin(workgroup_id) wg: vec3<u32>, @builtin(subgroup_invocation
         let last = most - c * CHUNK;
         s0 = vec4<f32>(0.0);
         s1 = vec4<f32>(0.0);
-        scores(keys, 0u, lane);
+        scores(keys, lane);
 #ifdef QUANTISED
         soften_quantised(c, lane, task, keys, vals);
 #else
@@ -634,13 +629,13 @@ fn attn_split(@builtin(workgroup_id) wg: vec3<u32>, @builtin(subgroup_invocation
 #endif
         for (var half = 0u; half < 2u; half++) {
             p = select(p0, p1, half == 1u);
-            values(vals, 0u, lane, 8u * half, last);
+            values(vals, lane, 8u * half, last);
         }
     }
     let l_all = across_sum(l);
     let off = across_sum(offsets);
-    turn_four(0u, off, lane);
-    store_four(0u, lane, task, l_all);
+    turn_four(off, lane);
+    store_four(lane, task, l_all);
     let j = lane & 3u;
     let ml = vec2<f32>(m[j], l_all[j]);
     if (lane < 4u && task.real[j] && !alone()) { split_ml[part_of(task, j)] = ml; }

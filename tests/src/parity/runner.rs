@@ -55,6 +55,8 @@ impl Runner {
             Some("no subgroup operations")
         } else if variant.subgroups && gpu.info().subgroup_size.0 < variant.min_subgroup {
             Some("too small subgroups")
+        } else if variant.subgroups && variant.max_subgroup > 0 && gpu.info().subgroup_size.1 > variant.max_subgroup {
+            Some("too large subgroups")
         } else if variant.f16 && !gpu.info().f16 {
             Some("no f16 arithmetic")
         } else if variant.coop && !gpu.info().coop {
