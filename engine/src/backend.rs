@@ -320,6 +320,17 @@ impl Backend {
         }
     }
 
+    /// Read slices back, one after the other, in one submission.
+    pub async fn gather(&mut self, from: &[Slice]) -> Result<Vec<u8>> {
+        let counters = self.count();
+        counters.submits += 1;
+        counters.read_bytes += from.iter().map(|slice| slice.len).sum::<u64>();
+        match self {
+            Backend::Gpu(gpu) => gpu.gather(from).await,
+            Backend::Cpu(cpu) => Ok(from.iter().flat_map(|slice| cpu.read(*slice)).collect()),
+        }
+    }
+
     /// Read bytes back.
     pub async fn read(&mut self, from: Slice) -> Result<Vec<u8>> {
         self.run(&Step::default(), &[], Some(from)).await

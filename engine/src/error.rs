@@ -38,6 +38,18 @@ pub enum Error {
     /// All KV memory is in use by other contexts.
     #[error("out of KV memory: {0}")]
     KvFull(#[from] concertina_kv::OutOfRoom),
+    /// The context that runs does not fit the budget of KV memory.
+    #[error("out of KV memory: {0}; raise the budget or unpin contexts")]
+    OverBudget(#[from] concertina_kv::policy::TooLarge),
+    /// The store of contexts refused or failed.
+    #[error("contexts on disk: {0}")]
+    Store(#[from] concertina_kv::store::Error),
+    /// An app has as many contexts as it may.
+    #[error("this app has {limit} contexts already: delete one, or raise the limit")]
+    TooManyContexts {
+        /// Contexts that an app may have.
+        limit: usize,
+    },
     /// A file could not be read.
     #[error("{path}: {source}")]
     File {

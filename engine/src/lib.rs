@@ -38,6 +38,7 @@ mod gpu;
 pub mod native;
 pub mod record;
 mod roofline;
+pub mod service;
 pub mod tune;
 mod weights;
 
@@ -45,6 +46,7 @@ pub use api::{Answer, Context, Engine, Finish, GenerateOptions, Options, Samplin
 pub use backend::{Backend, BufferLimits, Counters, Prepared, Restrictions};
 pub use concertina_elastic::{LayerShape, LayerUnits, SubModel};
 pub use concertina_formats as formats;
+pub use concertina_kv as kv;
 pub use concertina_kv::Width;
 pub use concertina_shaders as shaders;
 pub use cost::Dispatch;

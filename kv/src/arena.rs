@@ -77,6 +77,14 @@ impl Arena {
         self.slab_units.min(self.capacity - slab * self.slab_units)
     }
 
+    /// Chunks of a width that there are places for now.
+    pub fn room(&self, width: Width) -> u32 {
+        let units = self.units[width as usize];
+        let open = self.open[width as usize].iter().filter_map(|slab| self.slabs[*slab as usize].as_ref());
+        let fresh: u32 = self.free.iter().map(|slab| self.slab_size(*slab) / units).sum();
+        open.map(|slab| slab.room - slab.taken.len() as u32).sum::<u32>() + fresh
+    }
+
     /// Take a place for a chunk: its first unit.
     pub fn take(&mut self, width: Width) -> Result<u32, OutOfRoom> {
         let units = self.units[width as usize];

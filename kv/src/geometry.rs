@@ -40,6 +40,33 @@ impl Width {
     }
 }
 
+/// A set of widths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Widths(u8);
+
+impl Widths {
+    /// Whether a width is in it.
+    pub fn contains(self, width: Width) -> bool {
+        self.0 >> width as u32 & 1 == 1
+    }
+
+    /// Those that are in both.
+    pub fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    /// Its widths, widest first among those below 32 bits.
+    pub fn iter(self) -> impl Iterator<Item = Width> {
+        Width::ALL.into_iter().filter(move |width| self.contains(*width))
+    }
+}
+
+impl FromIterator<Width> for Widths {
+    fn from_iter<T: IntoIterator<Item = Width>>(widths: T) -> Self {
+        Self(widths.into_iter().fold(0, |set, width| set | 1 << width as u32))
+    }
+}
+
 /// Shape of a model's keys and values.
 ///
 /// One layer of a chunk is one extent, `[K|V][group]` of planes. A plane holds 16 tokens of one head in 16-byte pieces;

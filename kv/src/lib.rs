@@ -14,6 +14,6 @@ pub mod store;
 mod table;
 
 pub use arena::{Arena, OutOfRoom};
-pub use geometry::{CHUNK_TOKENS, KvGeometry, Width};
+pub use geometry::{CHUNK_TOKENS, KvGeometry, Width, Widths};
 pub use slots::{OutOfSlots, SlotPool};
 pub use table::{ChunkEntry, ChunkTable};

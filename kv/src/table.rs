@@ -1,6 +1,6 @@
 //! The chunk table of a context: where each chunk's keys and values are, and in which width.
 
-use crate::{Arena, CHUNK_TOKENS, OutOfRoom, Width};
+use crate::{Arena, CHUNK_TOKENS, OutOfRoom, Width, Widths};
 
 /// Where a chunk is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,10 +18,11 @@ impl ChunkEntry {
     }
 }
 
-/// Chunks of one context in the order of its tokens.
+/// Chunks of one context in the order of its tokens. Some may have left memory: only a whole table can be run.
 #[derive(Debug, Default)]
 pub struct ChunkTable {
-    entries: Vec<ChunkEntry>,
+    /// `None`: not in memory.
+    entries: Vec<Option<ChunkEntry>>,
     tokens: usize,
 }
 
@@ -31,12 +32,27 @@ impl ChunkTable {
         Self::default()
     }
 
-    /// Its chunks, the last one perhaps not full.
-    pub fn entries(&self) -> &[ChunkEntry] {
+    /// Its chunks, the last one perhaps not full; `None` for those that are not in memory.
+    pub fn entries(&self) -> &[Option<ChunkEntry>] {
         &self.entries
     }
 
-    /// Tokens whose keys and values are written.
+    /// The words that kernels read, from chunk `first` on; 0 for chunks that are not in memory.
+    pub fn words(&self, first: usize) -> Vec<u32> {
+        self.entries[first..].iter().map(|entry| entry.map_or(0, ChunkEntry::word)).collect()
+    }
+
+    /// Widths of the chunks in memory.
+    pub fn widths(&self) -> Widths {
+        self.entries.iter().flatten().map(|entry| entry.width).collect()
+    }
+
+    /// Whether no chunk has left memory.
+    pub fn is_whole(&self) -> bool {
+        self.entries.iter().all(Option::is_some)
+    }
+
+    /// Tokens whose keys and values were written, of chunks that have left memory too.
     pub fn tokens(&self) -> usize {
         self.tokens
     }
@@ -48,7 +64,7 @@ impl ChunkTable {
         let want = (self.tokens + more).div_ceil(CHUNK_TOKENS);
         while self.entries.len() < want {
             match arena.take(written) {
-                Ok(place) => self.entries.push(ChunkEntry { width: written, place }),
+                Ok(place) => self.entries.push(Some(ChunkEntry { width: written, place })),
                 Err(full) => {
                     self.drop_chunks(first_new, arena);
                     return Err(full);
@@ -67,6 +83,29 @@ impl ChunkTable {
         assert!(self.tokens <= self.entries.len() * CHUNK_TOKENS, "tokens written past the last chunk");
     }
 
+    /// A table of `tokens` tokens, none of whose chunks is in memory.
+    pub fn absent(tokens: usize) -> Self {
+        Self { entries: vec![None; tokens.div_ceil(CHUNK_TOKENS)], tokens }
+    }
+
+    /// A place for chunk `index`, which is not in memory.
+    ///
+    /// # Panics
+    /// If it is: its old place would never be given back.
+    pub fn bring(&mut self, index: usize, width: Width, arena: &mut Arena) -> Result<ChunkEntry, OutOfRoom> {
+        assert!(self.entries[index].is_none(), "chunk {index} is in memory");
+        let entry = ChunkEntry { width, place: arena.take(width)? };
+        self.entries[index] = Some(entry);
+        Ok(entry)
+    }
+
+    /// Chunk `index` leaves memory, if it is there.
+    pub fn evict(&mut self, index: usize, arena: &mut Arena) {
+        if let Some(entry) = self.entries.get_mut(index).and_then(Option::take) {
+            arena.give(entry.width, entry.place);
+        }
+    }
+
     /// Chunks that are full, so that nothing is written to them any more.
     pub fn sealed(&self) -> usize {
         self.tokens / CHUNK_TOKENS
@@ -74,31 +113,34 @@ impl ChunkTable {
 
     /// A place for chunk `index` in another width. The chunk stays where it is until [`ChunkTable::replace`].
     pub fn reserve(&self, index: usize, width: Width, arena: &mut Arena) -> Option<(ChunkEntry, ChunkEntry)> {
-        let from =
-            *self.entries.get(index).filter(|entry| index < self.sealed() && entry.width.bits() > width.bits())?;
+        let entry = (*self.entries.get(index)?)?;
+        if index >= self.sealed() || entry.width.bits() <= width.bits() {
+            return None;
+        }
         let place = arena.take(width).ok()?;
-        Some((from, ChunkEntry { width, place }))
+        Some((entry, ChunkEntry { width, place }))
     }
 
     /// Chunk `index` has been copied to `to`: its old place is free.
     pub fn replace(&mut self, index: usize, to: ChunkEntry, arena: &mut Arena) {
-        let from = std::mem::replace(&mut self.entries[index], to);
-        arena.give(from.width, from.place);
+        if let Some(from) = self.entries[index].replace(to) {
+            arena.give(from.width, from.place);
+        }
     }
 
     /// Forget all but the first `tokens` tokens, giving back the places of chunks that become empty. A chunk that is cut
-    /// must be written to again: where it is quantised it is dropped whole.
+    /// must be written to again: where it is quantised, or not in memory, it is dropped whole.
     pub fn truncate(&mut self, tokens: usize, arena: &mut Arena) {
         self.tokens = self.tokens.min(tokens);
         let cut = self.entries.get(self.tokens / CHUNK_TOKENS);
-        if cut.is_some_and(|entry| entry.width.is_quantised()) {
+        if cut.is_some_and(|entry| entry.is_none_or(|entry| entry.width.is_quantised())) {
             self.tokens -= self.tokens % CHUNK_TOKENS;
         }
         self.drop_chunks(self.tokens.div_ceil(CHUNK_TOKENS), arena);
     }
 
     fn drop_chunks(&mut self, keep: usize, arena: &mut Arena) {
-        for entry in self.entries.drain(keep.min(self.entries.len())..) {
+        for entry in self.entries.drain(keep.min(self.entries.len())..).flatten() {
             arena.give(entry.width, entry.place);
         }
     }
@@ -138,12 +180,31 @@ mod tests {
         assert_eq!(table.sealed(), 2);
         assert!(table.reserve(2, Width::W4, &mut arena).is_none(), "it is still written to");
         let (from, to) = table.reserve(1, Width::W4, &mut arena).unwrap();
-        assert_eq!(from, table.entries()[1]);
+        assert_eq!(Some(from), table.entries()[1]);
         table.replace(1, to, &mut arena);
         assert!(table.reserve(1, Width::W4, &mut arena).is_none(), "it is that narrow already");
         table.truncate(30, &mut arena);
         assert_eq!((table.tokens(), table.entries().len()), (16, 1), "half a quantised chunk cannot be continued");
         table.truncate(0, &mut arena);
         assert_eq!(arena.used(), 0);
+    }
+
+    #[test]
+    fn chunks_leave_and_come_back() {
+        let (mut arena, mut table) = (arena(4), ChunkTable::new());
+        table.grow(40, Width::W16, &mut arena).unwrap();
+        table.wrote(40);
+        table.evict(1, &mut arena);
+        table.evict(1, &mut arena);
+        assert_eq!((arena.used(), table.is_whole(), table.words(1)[0]), (64, false, 0));
+        assert!(table.reserve(1, Width::W4, &mut arena).is_none(), "it is not in memory");
+        let entry = table.bring(1, Width::W4, &mut arena).unwrap();
+        assert!(table.is_whole() && table.words(1)[0] == entry.word());
+        table.evict(2, &mut arena);
+        table.truncate(35, &mut arena);
+        assert_eq!((table.tokens(), table.entries().len()), (32, 2), "a cut chunk that is not there is dropped whole");
+        table.truncate(0, &mut arena);
+        assert_eq!(arena.used(), 0);
+        assert_eq!(ChunkTable::absent(33).entries(), [None; 3]);
     }
 }

@@ -30,4 +30,4 @@ pub use load::{Model, open_gguf, open_safetensors};
 pub use source::{ByteSource, MemorySource};
 pub use spec::{Activation, LayerSpec, LayerTensors, ModelSpec, ModelTensors, RopeSpec, RopeStyle, TensorInfo};
 pub use table::StoredTensor;
-pub use tokenizer::{TokenStream, Tokenizer};
+pub use tokenizer::{StreamState, TokenStream, Tokenizer};

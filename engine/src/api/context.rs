@@ -1,9 +1,9 @@
 //! A context: the tokens of one conversation, and the chunks that hold their keys and values.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use concertina_elastic::SubModel;
-use concertina_kv::{Arena, ChunkEntry, ChunkTable, SlotPool, Width};
+use concertina_kv::{Arena, ChunkEntry, ChunkTable, OutOfRoom, SlotPool, Width};
 
 use crate::{Error, Result};
 
@@ -22,7 +22,10 @@ pub(crate) struct KvState {
 pub struct Context {
     pub(crate) tokens: Vec<u32>,
     pub(crate) table: ChunkTable,
-    pub(crate) region: u32,
+    /// Its part of the tables; `None` while it is parked.
+    region: Option<u32>,
+    /// The device knows nothing of the table yet.
+    pub(crate) table_is_new: bool,
     /// The sub-model that wrote the chunks: keys of different levels are not mixed.
     pub(crate) written_by: Option<SubModel>,
     /// The device that holds the chunks.
@@ -34,21 +37,55 @@ pub struct Context {
 
 impl Context {
     pub(crate) fn open(kv: Arc<Mutex<KvState>>, generation: u64) -> Result<Self> {
-        let region = {
-            let mut state = kv.lock().unwrap_or_else(PoisonError::into_inner);
-            state.regions.take().map_err(|full| {
-                Error::Invalid(format!("{} contexts are open already; drop one or raise `contexts`", full.capacity))
-            })?
-        };
-        Ok(Self {
-            tokens: Vec::new(),
-            table: ChunkTable::new(),
-            region,
+        let mut context = Self::parked(kv, generation, Vec::new(), 0);
+        context.unpark()?;
+        Ok(context)
+    }
+
+    /// A context of which nothing is in memory, though keys and values of its first `written` tokens are elsewhere.
+    pub(crate) fn parked(kv: Arc<Mutex<KvState>>, generation: u64, tokens: Vec<u32>, written: usize) -> Self {
+        Self {
+            tokens,
+            table: ChunkTable::absent(written),
+            region: None,
+            table_is_new: true,
             written_by: None,
             generation,
             density_rows: 0,
             kv,
-        })
+        }
+    }
+
+    /// Take a region of the tables, so that it can run.
+    pub(crate) fn unpark(&mut self) -> Result<()> {
+        if self.region.is_none() {
+            let taken = self.kv().regions.take();
+            let full = |e: concertina_kv::OutOfSlots| {
+                Error::Invalid(format!("{} contexts are open already; drop one or raise `contexts`", e.capacity))
+            };
+            self.region = Some(taken.map_err(full)?);
+            (self.table_is_new, self.density_rows) = (true, 0);
+        }
+        Ok(())
+    }
+
+    /// Give the region back. Chunks stay where they are.
+    pub(crate) fn park(&mut self) {
+        if let Some(region) = self.region.take() {
+            self.kv().regions.give(region);
+        }
+    }
+
+    /// Its part of the tables.
+    ///
+    /// # Panics
+    /// If it is parked: nothing may run then.
+    pub(crate) fn region(&self) -> u32 {
+        self.region.expect("a parked context was run")
+    }
+
+    fn kv(&self) -> MutexGuard<'_, KvState> {
+        self.kv.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Its tokens.
@@ -56,7 +93,7 @@ impl Context {
         &self.tokens
     }
 
-    /// Tokens whose keys and values are on the device.
+    /// Tokens whose keys and values were computed.
     pub fn resident_tokens(&self) -> usize {
         self.table.tokens()
     }
@@ -87,12 +124,32 @@ impl Context {
         self.table.truncate(tokens, &mut state.arena);
     }
 
-    /// Room for `more` tokens; returns the first table entry that is new, and all new entries.
-    pub(crate) fn grow(&mut self, more: usize) -> Result<(u32, Vec<u32>)> {
+    /// Room for `more` tokens; returns the first table entry that the device does not know.
+    pub(crate) fn grow(&mut self, more: usize) -> Result<usize> {
         let mut state = self.kv.lock().unwrap_or_else(PoisonError::into_inner);
         let written = state.written;
-        let first = self.table.grow(more, written, &mut state.arena)?;
-        Ok((first as u32, self.table.entries()[first..].iter().map(|e| e.word()).collect()))
+        let new = self.table.grow(more, written, &mut state.arena)?;
+        Ok(if std::mem::take(&mut self.table_is_new) { 0 } else { new })
+    }
+
+    /// Whether the arena has places for so many chunks as the forward pass writes them.
+    pub(crate) fn has_room(&self, chunks: usize) -> bool {
+        let state = self.kv();
+        state.arena.room(state.written) as usize >= chunks
+    }
+
+    /// A place for a chunk that is not in memory.
+    pub(crate) fn bring(&mut self, chunk: usize, width: Width) -> std::result::Result<ChunkEntry, OutOfRoom> {
+        let mut state = self.kv.lock().unwrap_or_else(PoisonError::into_inner);
+        self.table_is_new = true;
+        self.table.bring(chunk, width, &mut state.arena)
+    }
+
+    /// A chunk leaves memory.
+    pub(crate) fn evict(&mut self, chunk: usize) {
+        let mut state = self.kv.lock().unwrap_or_else(PoisonError::into_inner);
+        self.table_is_new = true;
+        self.table.evict(chunk, &mut state.arena);
     }
 }
 
@@ -120,17 +177,17 @@ impl Context {
         moves.iter().for_each(|(_, _, to)| state.arena.give(to.width, to.place));
     }
 
-    /// Widths of its chunks, in order.
+    /// Widths of its chunks in memory, in order.
     pub fn chunk_widths(&self) -> Vec<Width> {
-        self.table.entries().iter().map(|entry| entry.width).collect()
+        self.table.entries().iter().flatten().map(|entry| entry.width).collect()
     }
 }
 
 impl Drop for Context {
     fn drop(&mut self) {
+        self.park();
         let mut state = self.kv.lock().unwrap_or_else(PoisonError::into_inner);
         self.table.truncate(0, &mut state.arena);
-        state.regions.give(self.region);
     }
 }
 

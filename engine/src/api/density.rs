@@ -34,7 +34,7 @@ impl Engine {
 impl Device {
     /// The entry of a context's first chunk in the tables.
     pub fn first_entry(&self, context: &Context) -> u32 {
-        context.region * self.forward.capacity().chunks() as u32
+        context.region() * self.forward.capacity().chunks() as u32
     }
 
     /// Before the first row that is collected: whatever the region held belongs to nobody.

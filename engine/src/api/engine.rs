@@ -7,31 +7,28 @@ use std::task::Poll;
 use concertina_elastic::SubModel;
 use concertina_formats::{ChatMessage, Model, Tokenizer};
 use concertina_kv::{Arena, SlotPool};
-use concertina_shaders::Sampler;
-use web_time::Instant;
 
 use super::context::{KvState, Move};
-use super::levels::check_level;
 use super::tuning::tuned;
-use super::{Answer, Context, Finish, GenerateOptions, Options};
-use crate::forward::{BatchRow, Capacity, Forward, JOBS, OutRow, Tail, geometry};
+use super::{Answer, Call, Context, GenerateOptions, Options};
+use crate::forward::{BatchRow, Capacity, Forward, JOBS, OutRow, Pass, Tail, geometry};
 use crate::{Backend, Counters, Cpu, Error, Gpu, Result};
 
 /// A device with one resident model.
 pub struct Engine {
-    pub(super) model: Model,
-    pub(super) options: Options,
-    pub(super) device: Option<Device>,
-    pub(super) generation: u64,
+    pub(crate) model: Model,
+    pub(crate) options: Options,
+    pub(crate) device: Option<Device>,
+    pub(crate) generation: u64,
     /// Sub-models that were set, to be set again on a new device.
-    pub(super) sub_models: Vec<SubModel>,
+    pub(crate) sub_models: Vec<SubModel>,
 }
 
 /// What is lost with a device.
-pub(super) struct Device {
+pub(crate) struct Device {
     pub backend: Backend,
     pub forward: Forward,
-    kv: Arc<Mutex<KvState>>,
+    pub kv: Arc<Mutex<KvState>>,
     options: Options,
 }
 
@@ -91,7 +88,7 @@ impl Engine {
     }
 
     /// The device; a new one if the last one was lost.
-    pub(super) async fn device(&mut self) -> Result<&mut Device> {
+    pub(crate) async fn device(&mut self) -> Result<&mut Device> {
         let lost = match &self.device {
             None => true,
             Some(device) => match &device.backend {
@@ -218,75 +215,15 @@ impl Engine {
         options: &GenerateOptions,
         mut on_text: impl FnMut(&str) -> ControlFlow<()>,
     ) -> Result<Answer> {
-        let start = Instant::now();
-        let sampler = options.sampling.sampler()?;
-        check_level(options.level)?;
-        self.check_tokens(tokens)?;
-        let total = context.tokens.len() + tokens.len();
-        if total == 0 {
-            return Err(Error::Invalid("the prompt is empty".into()));
+        let mut call = Call::begin(self, context, tokens, options).await?;
+        while call.prefill(self, context).await? {
+            yield_now().await;
         }
-        self.device().await?;
-        if total > self.context_limit() {
-            return Err(Error::ContextFull { tokens: total, limit: self.context_limit() });
-        }
-        context.tokens.extend_from_slice(tokens);
-        let mut answer = Answer {
-            text: String::new(),
-            tokens: Vec::new(),
-            finish: Finish::Length,
-            context_tokens: total,
-            prefill_tokens: 0,
-            level: options.level,
-            ttft_ms: 0.0,
-            tpot_ms: 0.0,
-        };
-        if options.max_tokens == 0 {
-            return Ok(answer);
-        }
-        answer.prefill_tokens = self.prefill(context, options, &sampler).await?;
-        let limit = self.context_limit();
-        let tokenizer = &self.model.tokenizer;
-        let device = self.device.as_mut().ok_or_else(|| Error::DeviceLost("no device is open".into()))?;
-        let mut stream = tokenizer.stream();
-        let mut token = device.last_row(context, options, Some(context.tokens[total - 1])).await?;
-        answer.ttft_ms = start.elapsed().as_secs_f64() * 1e3;
-        loop {
-            answer.tokens.push(token);
-            context.tokens.push(token);
-            if tokenizer.is_end(token) && !options.ignore_end {
-                answer.finish = Finish::Stop;
-                break;
-            }
-            let text = stream.push(token)?;
-            answer.text.push_str(&text);
-            if !text.is_empty() && on_text(&text).is_break() {
-                answer.finish = Finish::Cancelled;
-                break;
-            }
-            if answer.tokens.len() == options.max_tokens {
-                break;
-            }
-            if context.tokens.len() >= limit {
-                answer.finish = Finish::ContextFull;
-                break;
-            }
-            // The sampled token is on the device already.
-            token = device.last_row(context, options, None).await?;
-        }
-        let rest = stream.finish()?;
-        if !rest.is_empty() {
-            answer.text.push_str(&rest);
-            let _ = on_text(&rest);
-        }
-        if answer.tokens.len() > 1 {
-            let decode_ms = start.elapsed().as_secs_f64() * 1e3 - answer.ttft_ms;
-            answer.tpot_ms = decode_ms / (answer.tokens.len() - 1) as f64;
-        }
-        Ok(answer)
+        while call.decode(self, context, &mut on_text).await? {}
+        Ok(call.finish(&mut on_text))
     }
 
-    pub(super) fn check_tokens(&self, tokens: &[u32]) -> Result<()> {
+    pub(crate) fn check_tokens(&self, tokens: &[u32]) -> Result<()> {
         let vocab = self.model.spec.vocab;
         match tokens.iter().find(|t| **t as usize >= vocab) {
             Some(token) => Err(Error::Invalid(format!("token {token} is not in the vocabulary of {vocab}"))),
@@ -295,29 +232,10 @@ impl Engine {
     }
 
     /// Drop what a context cannot use any more.
-    pub(super) fn settle(&mut self, context: &mut Context, level: u32) -> Result<()> {
+    pub(crate) fn settle(&mut self, context: &mut Context, level: u32) -> Result<()> {
         let device = self.device.as_mut().ok_or_else(|| Error::DeviceLost("no device is open".into()))?;
         let sub = device.forward.sub_model(level);
         context.settle(device.kv.clone(), self.generation, sub)
-    }
-
-    /// Bring keys and values of all tokens but the last onto the device. Returns how many tokens it computed.
-    async fn prefill(&mut self, context: &mut Context, options: &GenerateOptions, sampler: &Sampler) -> Result<usize> {
-        self.settle(context, options.level)?;
-        let device = self.device.as_mut().ok_or_else(|| Error::DeviceLost("no device is open".into()))?;
-        let last = context.tokens.len() - 1;
-        // The last token is run on its own, so its keys and values must not be there twice.
-        context.drop_kv(last);
-        let computed = last - context.table.tokens();
-        let piece = if options.piece == 0 { device.forward.capacity().rows } else { options.piece };
-        while context.table.tokens() < last {
-            let from = context.table.tokens();
-            let n = piece.min(last - from).min(device.forward.capacity().rows);
-            device.append(context, options.level, n, &[], Tail::None, options.collect_density).await?;
-            yield_now().await;
-        }
-        device.forward.set_sampler(&mut device.backend, context.region, sampler, &context.tokens)?;
-        Ok(computed + 1)
     }
 }
 
@@ -337,9 +255,26 @@ impl Device {
         self.rows(context, level, &tokens, outs, tail, density).await
     }
 
+    /// Compute keys and values at positions of a context that were computed before; all that comes before them is there.
+    pub async fn recompute(&mut self, context: &mut Context, level: u32, positions: &[usize]) -> Result<()> {
+        let base = self.first_entry(context);
+        if std::mem::take(&mut context.table_is_new) {
+            self.forward.set_table(&mut self.backend, base, &context.table.words(0));
+        }
+        let row = |p: &usize| BatchRow { token: Some(context.tokens[*p]), position: *p as u32, table: base };
+        let rows: Vec<BatchRow> = positions.iter().map(row).collect();
+        let pass = Pass { level, density: false, widths: context.table.widths() };
+        self.forward.run(&mut self.backend, pass, &rows, &[], Tail::None).await.map(drop)
+    }
+
     /// Run the last token of a context and sample the next one. `token: None`: it lies on the device.
-    async fn last_row(&mut self, context: &mut Context, options: &GenerateOptions, token: Option<u32>) -> Result<u32> {
-        let out = OutRow { row: 0, sampler: context.region, wanted: 0, feed: 0 };
+    pub async fn last_row(
+        &mut self,
+        context: &mut Context,
+        options: &GenerateOptions,
+        token: Option<u32>,
+    ) -> Result<u32> {
+        let out = OutRow { row: 0, sampler: context.region(), wanted: 0, feed: 0 };
         let bytes = self.rows(context, options.level, &[token], &[out], Tail::Sample, options.collect_density).await?;
         let token = u32::from_le_bytes(bytes.try_into().map_err(|_| Error::Gpu("no token was read back".into()))?);
         if token == u32::MAX {
@@ -357,7 +292,7 @@ impl Device {
         tail: Tail,
         density: bool,
     ) -> Result<Vec<u8>> {
-        let grown = context.grow(tokens.len())?;
+        let first = context.grow(tokens.len())?;
         let moves = if self.options.narrows() {
             context.begin_moves(JOBS, |chunk| self.options.width_of(chunk))
         } else {
@@ -367,7 +302,7 @@ impl Device {
             Ok(()) => {
                 // In the order of the queue nothing reads the old places after this batch begins.
                 context.end_moves(&moves);
-                self.run_rows(context, grown, level, tokens, outs, tail, density).await
+                self.run_rows(context, first, level, tokens, outs, tail, density).await
             }
             Err(e) => {
                 context.drop_moves(&moves);
@@ -382,13 +317,13 @@ impl Device {
     }
 
     /// Tell the device to copy chunks with the next batch, and where to find them from then on.
-    pub(super) fn submit_moves(&mut self, context: &Context, moves: &[Move]) -> Result<()> {
+    pub(crate) fn submit_moves(&mut self, context: &Context, moves: &[Move]) -> Result<()> {
         self.forward.requantise_with_next(&mut self.backend, moves)?;
         self.write_moves(context, moves)
     }
 
     /// Where to find moved chunks from the next batch on.
-    pub(super) fn write_moves(&mut self, context: &Context, moves: &[Move]) -> Result<()> {
+    pub(crate) fn write_moves(&mut self, context: &Context, moves: &[Move]) -> Result<()> {
         let base = self.first_entry(context);
         // Runs of neighbours, each in one write.
         for run in moves.chunk_by(|a, b| a.0 + 1 == b.0) {
@@ -402,7 +337,7 @@ impl Device {
     async fn run_rows(
         &mut self,
         context: &mut Context,
-        (first, entries): (u32, Vec<u32>),
+        first: usize,
         level: u32,
         tokens: &[Option<u32>],
         outs: &[OutRow],
@@ -413,13 +348,15 @@ impl Device {
         if density {
             self.begin_density(context)?;
         }
+        let entries = context.table.words(first);
         if !entries.is_empty() {
-            self.forward.set_table(&mut self.backend, base + first, &entries);
+            self.forward.set_table(&mut self.backend, base + first as u32, &entries);
         }
         let from = context.table.tokens() as u32;
         let rows: Vec<BatchRow> =
             (from..).zip(tokens).map(|(position, token)| BatchRow { token: *token, position, table: base }).collect();
-        let out = self.forward.run(&mut self.backend, level, &rows, outs, tail, density).await?;
+        let pass = Pass { level, density, widths: context.table.widths() };
+        let out = self.forward.run(&mut self.backend, pass, &rows, outs, tail).await?;
         context.table.wrote(tokens.len());
         if density {
             context.density_rows += tokens.len();
@@ -429,7 +366,7 @@ impl Device {
 }
 
 /// Give whoever waits for a call the chance to drop it: between pieces nothing else waits.
-async fn yield_now() {
+pub(crate) async fn yield_now() {
     let mut yielded = false;
     futures::future::poll_fn(|cx| {
         if yielded {

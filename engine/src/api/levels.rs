@@ -47,7 +47,7 @@ impl Engine {
     }
 }
 
-pub(super) fn check_level(level: u32) -> Result<()> {
+pub(crate) fn check_level(level: u32) -> Result<()> {
     if (1..=100).contains(&level) {
         return Ok(());
     }

@@ -37,6 +37,8 @@ pub struct Options {
     pub kv_width: Width,
     /// Share of those chunks that is brought to half of that width instead, evenly spread; 0: none.
     pub kv_narrower: f32,
+    /// Further widths to which [`Engine::requantise`](crate::Engine::requantise) may bring chunks; not with `exact`.
+    pub kv_widths: Vec<Width>,
     /// Transform queries, keys and values by a Walsh-Hadamard matrix, so that narrow widths lose less; not with `exact`.
     /// Off for measurements only.
     pub kv_rotate: bool,
@@ -58,6 +60,7 @@ impl Default for Options {
             tune_host: None,
             kv_width: Width::W16,
             kv_narrower: 0.0,
+            kv_widths: Vec::new(),
             kv_rotate: true,
             restrictions: Restrictions::default(),
         }
@@ -86,8 +89,11 @@ impl Options {
 
     /// Widths that sealed chunks get.
     pub(crate) fn narrow_widths(&self) -> Vec<Width> {
-        let narrows = self.narrows();
-        let used = |width: &Width| narrows && (0..1000).any(|index| self.width_of(index) == Some(*width));
+        let (narrows, exact) = (self.narrows(), self.exact);
+        let used = |width: &Width| {
+            (!exact && self.kv_widths.contains(width))
+                || narrows && (0..1000).any(|index| self.width_of(index) == Some(*width))
+        };
         [Width::W8, Width::W4, Width::W2].into_iter().filter(used).collect()
     }
 

@@ -72,6 +72,18 @@ impl Engine {
         first: usize,
         level: u32,
     ) -> Result<Vec<f32>> {
+        self.nll_within(context, tokens, first, level, false).await
+    }
+
+    /// As [`Engine::nll_in`], perhaps collecting densities.
+    pub(crate) async fn nll_within(
+        &mut self,
+        context: &mut Context,
+        tokens: &[u32],
+        first: usize,
+        level: u32,
+        density: bool,
+    ) -> Result<Vec<f32>> {
         if first == 0 {
             return Err(Error::Invalid("the first token has nothing before it to be predicted from".into()));
         }
@@ -84,7 +96,7 @@ impl Engine {
         let common = context.keep_common(given);
         context.drop_kv(common.min(first - 1));
         let found = self
-            .pieces(context, given, level, 0, Tail::Nll, |from, n| {
+            .pieces_with(context, given, level, 0, Tail::Nll, density, |from, n| {
                 (from..from + n).filter(|p| p + 1 >= first).map(|p| (p, tokens[p + 1])).collect()
             })
             .await?;
@@ -94,13 +106,27 @@ impl Engine {
     /// Make `context` hold `tokens`, of which it holds a beginning, and run piece by piece those that have no keys and
     /// values yet. `wanted(from, n)` names the positions of a piece that want a tail, each with its wanted token. Returns
     /// those positions and the tail's bytes, a piece each.
-    pub(super) async fn pieces(
+    pub(crate) async fn pieces(
         &mut self,
         context: &mut Context,
         tokens: &[u32],
         level: u32,
         piece: usize,
         tail: Tail,
+        wanted: impl FnMut(usize, usize) -> Vec<(usize, u32)>,
+    ) -> Result<Vec<(Vec<usize>, Vec<u8>)>> {
+        self.pieces_with(context, tokens, level, piece, tail, false, wanted).await
+    }
+
+    #[allow(clippy::too_many_arguments)] // `pieces`, and whether densities are collected
+    async fn pieces_with(
+        &mut self,
+        context: &mut Context,
+        tokens: &[u32],
+        level: u32,
+        piece: usize,
+        tail: Tail,
+        density: bool,
         mut wanted: impl FnMut(usize, usize) -> Vec<(usize, u32)>,
     ) -> Result<Vec<(Vec<usize>, Vec<u8>)>> {
         check_level(level)?;
@@ -124,7 +150,7 @@ impl Engine {
                 .map(|(p, token)| OutRow { row: (p - from) as u32, sampler: 0, wanted: *token, feed: u32::MAX })
                 .collect();
             let tail = if outs.is_empty() { Tail::None } else { tail };
-            let bytes = device.append(context, level, n, &outs, tail, false).await?;
+            let bytes = device.append(context, level, n, &outs, tail, density).await?;
             found.push((at.into_iter().map(|(p, _)| p).collect(), bytes));
         }
         Ok(found)

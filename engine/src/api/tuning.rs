@@ -90,11 +90,12 @@ impl Engine {
         let device = self.device().await?;
         let from = tokens.len() - rows;
         let table = device.first_entry(&context);
+        let widths = context.table.widths();
         let batch: Vec<BatchRow> =
             (from..tokens.len()).map(|p| BatchRow { token: Some(tokens[p]), position: p as u32, table }).collect();
         let mut found = Vec::new();
         for pass in 0..=passes {
-            let (timings, load) = device.forward.profile(&mut device.backend, level, &batch).await?;
+            let (timings, load) = device.forward.profile(&mut device.backend, level, &batch, widths).await?;
             if pass > 0 {
                 found.push(timings.into_iter().map(|timing| Dispatch::of(timing, &load)).collect());
             }
@@ -104,7 +105,7 @@ impl Engine {
 }
 
 /// The choices for a model by the options: kept ones, measured ones, or none.
-pub(super) async fn tuned(backend: &mut Backend, model: &Model, options: &Options) -> Result<Table> {
+pub(crate) async fn tuned(backend: &mut Backend, model: &Model, options: &Options) -> Result<Table> {
     let Some(info) = backend.adapter().cloned().filter(|_| mode(options.tune) != Tune::Off) else {
         return Ok(Table::default());
     };

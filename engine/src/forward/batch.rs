@@ -1,7 +1,7 @@
 //! One replay: what is written before it, which recordings run, what is read after it.
 
 use bytemuck::cast_slice;
-use concertina_kv::CHUNK_TOKENS;
+use concertina_kv::{CHUNK_TOKENS, Widths};
 use concertina_shaders::{Sampler, Step};
 
 use super::Forward;
@@ -19,6 +19,17 @@ pub struct BatchRow {
     pub position: u32,
     /// First entry of its context's chunk table.
     pub table: u32,
+}
+
+/// How a batch is run.
+#[derive(Debug, Clone, Copy)]
+pub struct Pass {
+    /// The sub-model.
+    pub level: u32,
+    /// Collect the chunks' shares of attention.
+    pub density: bool,
+    /// Widths of the chunks that the rows' contexts have, the ones that are written to included.
+    pub widths: Widths,
 }
 
 /// A row that gets logits.
@@ -48,29 +59,27 @@ pub enum Tail {
 }
 
 impl Forward {
-    /// Run `rows` through the layers of `level` and then `outs` through the tail. Returns the tail's bytes.
+    /// Run `rows` through the layers and then `outs` through the tail. Returns the tail's bytes.
     ///
     /// # Panics
     /// If the batch is larger than the capacity; rows of one context must lie together, in order.
     pub async fn run(
         &mut self,
         backend: &mut Backend,
-        level: u32,
+        pass: Pass,
         rows: &[BatchRow],
         outs: &[OutRow],
         tail: Tail,
-        density: bool,
     ) -> Result<Vec<u8>> {
         assert!(!rows.is_empty() && rows.len() <= self.capacity.rows, "{} rows", rows.len());
-        let family = self.kernels.family(rows.len());
-        self.ready(backend, level, family)?;
+        let key = self.ready(backend, pass.level, rows.len(), pass.widths)?;
         self.write_rows(backend, rows);
         let mut step = self.step(rows);
-        step.density = u32::from(density);
+        step.density = u32::from(pass.density);
         step.jobs = std::mem::take(&mut self.jobs) as u32;
         let quant = self.quant.as_ref().filter(|_| step.jobs > 0);
         if tail == Tail::None || outs.is_empty() {
-            let recordings: Vec<_> = quant.into_iter().chain([&self.layers[&(level, family)]]).collect();
+            let recordings: Vec<_> = quant.into_iter().chain([&self.layers[&key]]).collect();
             return backend.run(&step, &recordings, None).await;
         }
         let mut out = Vec::new();
@@ -85,7 +94,7 @@ impl Forward {
                 Tail::Sample => (Some(&self.sample), self.buffers.sampled.prefix(n * 4)),
                 Tail::Nll => (Some(&self.nll), self.buffers.nll.prefix(n * 4)),
             };
-            let layers = (i == 0).then(|| &self.layers[&(level, family)]);
+            let layers = (i == 0).then(|| &self.layers[&key]);
             let quant = self.quant.as_ref().filter(|_| i == 0 && step.jobs > 0);
             let recordings: Vec<_> =
                 quant.into_iter().chain(layers).chain([&self.head[&of_head]]).chain(last).collect();
@@ -100,16 +109,17 @@ impl Forward {
         backend: &mut Backend,
         level: u32,
         rows: &[BatchRow],
+        widths: Widths,
     ) -> Result<(Vec<Timing>, Load)> {
-        let (family, of_head) = (self.kernels.family(rows.len()), self.kernels.family(1));
-        self.ready(backend, level, family)?;
+        let of_head = self.kernels.family(1);
+        let key = self.ready(backend, level, rows.len(), widths)?;
         self.ready_head(backend, of_head)?;
         self.write_rows(backend, rows);
         let out = OutRow { row: rows.len() as u32 - 1, sampler: 0, wanted: 0, feed: u32::MAX };
         self.write_outs(backend, &[out]);
         let mut step = self.step(rows);
         step.out_rows = 1;
-        let recordings = [&self.layers[&(level, family)], &self.head[&of_head], &self.sample];
+        let recordings = [&self.layers[&key], &self.head[&of_head], &self.sample];
         let timings = backend.profile(&step, &recordings).await?;
         Ok((timings, Load { step, positions: rows.iter().map(|row| row.position).collect() }))
     }

@@ -1,5 +1,6 @@
 //! Which variant of a kernel runs on a device.
 
+use concertina_kv::{Width, Widths};
 use concertina_shaders::{VARIANTS, Variant, variant};
 
 use crate::Backend;
@@ -20,8 +21,8 @@ pub struct Kernels {
     runs: Vec<&'static Variant>,
     /// No kernel rounds activations.
     exact: bool,
-    /// Bits of the pages that there may be.
-    bits: Vec<usize>,
+    /// Widths of the pages that there may be.
+    widths: Widths,
     /// Workgroups that fill the device; attention is split until it has them.
     pub tasks: u32,
     /// Chunks up to which attention is not split: merging costs more.
@@ -30,8 +31,8 @@ pub struct Kernels {
 
 impl Kernels {
     /// What was measured, and without it: few wide cores want one thread a few output features and no barrier, many cores
-    /// want the panels dealt out, or tiles in workgroup memory. `bits`: of the pages that there may be.
-    pub fn for_backend(backend: &Backend, exact: bool, bits: Vec<usize>, table: Table) -> Self {
+    /// want the panels dealt out, or tiles in workgroup memory. `widths`: of the pages that there may be.
+    pub fn for_backend(backend: &Backend, exact: bool, widths: Widths, table: Table) -> Self {
         let software = backend.is_software();
         Self {
             narrow: if software { "matvec" } else { "matvec_wide" },
@@ -39,7 +40,7 @@ impl Kernels {
             table,
             wanted: Wanted::by_environment(),
             exact,
-            bits,
+            widths,
             runs: VARIANTS.iter().filter(|v| backend.runs(v)).collect(),
             tasks: if software { 24 } else { 512 },
             whole_chunks: if software { 24 } else { 2 },
@@ -87,15 +88,31 @@ impl Kernels {
         if rotate > 64 { variant("rope_kv").expect("in the table") } else { self.best("rope_kv") }
     }
 
-    /// Attention, over all widths that there may be: one dispatch, or, for small heads on adapters that take them lane by
-    /// lane, one for each.
-    pub fn attention(&self, head_dim: usize) -> Vec<&'static Variant> {
-        let lanes = |v: &&'static Variant| head_dim <= 64 && self.has(v);
-        let of = |bits: &usize| variant(&format!("attn_split.subgroups.kv{bits}")).filter(lanes);
-        self.bits.iter().map(of).collect::<Option<_>>().unwrap_or_else(|| vec![self.best("attn_split")])
+    /// Attention over pages of these widths: one dispatch, or, for small heads on adapters that take them lane by lane, one
+    /// for each.
+    pub fn attention(&self, head_dim: usize, widths: Widths) -> Vec<&'static Variant> {
+        if !self.lanes(head_dim) {
+            return vec![self.best("attn_split")];
+        }
+        widths.iter().filter_map(lanes_of).collect()
+    }
+
+    /// Of widths in use, those that make a recording another one.
+    pub fn recorded(&self, head_dim: usize, used: Widths) -> Widths {
+        if self.lanes(head_dim) { used.and(self.widths) } else { self.widths }
+    }
+
+    /// Whether attention goes lane by lane.
+    fn lanes(&self, head_dim: usize) -> bool {
+        head_dim <= 64 && self.widths.iter().all(|width| lanes_of(width).is_some_and(|v| self.has(v)))
     }
 
     fn has(&self, variant: &Variant) -> bool {
         self.runs.iter().any(|v| std::ptr::eq(*v, variant))
     }
+}
+
+/// The kernel that reads pages of one width lane by lane.
+fn lanes_of(width: Width) -> Option<&'static Variant> {
+    variant(&format!("attn_split.subgroups.kv{}", width.bits()))
 }

@@ -2,12 +2,13 @@
 
 use concertina_elastic::SubModel;
 use concertina_formats::{Activation, ModelSpec, RopeStyle};
+use concertina_kv::Widths;
 use concertina_shaders::{
     AttnParams, EmbedParams, GatherParams, GluParams, MatmulParams, NormParams, QuantParams, RopeParams, SampleParams,
 };
 
 use super::buffers::RECENT;
-use super::{Buffers, Capacity, Kernels};
+use super::{Buffers, Kernels};
 use crate::record::{Recording, Slice, Work};
 use crate::tune::{Family, Shape};
 use crate::weights::{Cut, LayerWeights, Matrix, Weights};
@@ -24,7 +25,19 @@ struct Recorder<'a> {
     buffers: &'a Buffers,
     family: Family,
     rotate: bool,
+    widths: Widths,
     recording: Recording,
+}
+
+/// What the recording of the layers depends on, beside the sub-model.
+#[derive(Debug, Clone, Copy)]
+pub struct Of {
+    /// Kernels for batches of this family.
+    pub family: Family,
+    /// Widths of the pages that are read.
+    pub widths: Widths,
+    /// Queries, keys and values are transformed.
+    pub rotate: bool,
 }
 
 /// A matrix product to record.
@@ -234,7 +247,7 @@ impl Recorder<'_> {
         let args = [b.rows, b.tables, b.rope, b.qkv, b.qkv, b.qkv, b.turned, pages];
         self.recording.push(self.kernels.rope_kv(rotate), &rope, &args, [Work::Fixed(octets), Work::Rows]);
 
-        let variants = self.kernels.attention(spec.head_dim);
+        let variants = self.kernels.attention(spec.head_dim, self.widths);
         let attn = AttnParams {
             heads: heads as u32,
             heads_per_group: heads_per_group as u32,
@@ -332,21 +345,21 @@ pub fn requantise(spec: &ModelSpec, kernels: &Kernels, b: &Buffers) -> Recording
     recording
 }
 
-/// Embedding to the last residual, for a sub-model, with the kernels for batches of `family`.
+/// Embedding to the last residual, for a sub-model and batches of at most `rows`.
 pub fn layers(
     spec: &ModelSpec,
-    capacity: &Capacity,
+    rows: usize,
     kernels: &Kernels,
     buffers: &Buffers,
     weights: &Weights,
     sub: &SubModel,
-    family: Family,
+    of: Of,
 ) -> Result<Recording> {
-    let rotate = capacity.rotate;
-    let mut recorder = Recorder { spec, kernels, buffers, family, rotate, recording: Recording::default() };
+    let Of { family, widths, rotate } = of;
+    let mut recorder = Recorder { spec, kernels, buffers, family, rotate, widths, recording: Recording::default() };
     recorder.embed(&weights.embed);
     for (i, (layer, units)) in weights.layers.iter().zip(&sub.layers).enumerate() {
-        recorder.layer(i, layer, units.groups, units.neurons, capacity.rows)?;
+        recorder.layer(i, layer, units.groups, units.neurons, rows)?;
     }
     Ok(recorder.recording)
 }
@@ -359,7 +372,8 @@ pub fn head(
     weights: &Weights,
     family: Family,
 ) -> Result<Recording> {
-    let mut recorder = Recorder { spec, kernels, buffers, family, rotate: false, recording: Recording::default() };
+    let (rotate, widths) = (false, Widths::default());
+    let mut recorder = Recorder { spec, kernels, buffers, family, rotate, widths, recording: Recording::default() };
     let b = buffers;
     let dim = spec.dim as u32;
     let gather = GatherParams { dim, ..Default::default() };

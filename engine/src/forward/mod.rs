@@ -5,9 +5,10 @@ mod buffers;
 mod centres;
 mod kernels;
 mod layers;
+mod pages;
 mod requantise;
 
-pub use batch::{BatchRow, OutRow, Tail};
+pub use batch::{BatchRow, OutRow, Pass, Tail};
 pub use buffers::{Buffers, Capacity, JOBS, geometry};
 pub use kernels::Kernels;
 
@@ -15,6 +16,7 @@ use std::collections::HashMap;
 
 use concertina_elastic::{LayerShape, LayerUnits, SubModel};
 use concertina_formats::{Model, ModelSpec};
+use concertina_kv::Widths;
 
 use crate::tune::{Family, Table};
 use crate::weights::{self, LayerWeights, Matrix, Progress, Weights};
@@ -29,6 +31,9 @@ pub struct WeightBytes {
     pub head: u64,
 }
 
+/// What a recording of the layers is made for: a level, a family of matrix kernels, and widths of pages.
+type LayersKey = (u32, Family, Widths);
+
 /// A model on a device, ready to run batches.
 pub struct Forward {
     spec: ModelSpec,
@@ -38,8 +43,8 @@ pub struct Forward {
     weights: Weights,
     inv_freq: Vec<Vec<f64>>,
     sub_models: HashMap<u32, SubModel>,
-    /// Layers by (level, family): embedding to the last residual.
-    layers: HashMap<(u32, Family), Prepared>,
+    /// Embedding to the last residual.
+    layers: HashMap<LayersKey, Prepared>,
     head: HashMap<Family, Prepared>,
     sample: Prepared,
     nll: Prepared,
@@ -59,8 +64,8 @@ impl Forward {
         progress: Progress<'_>,
     ) -> Result<Self> {
         let spec = model.spec.clone();
-        let bits = capacity.widths.iter().map(|width| width.bits()).collect();
-        let kernels = Kernels::for_backend(backend, capacity.exact, bits, table);
+        let widths = capacity.widths.iter().copied().collect();
+        let kernels = Kernels::for_backend(backend, capacity.exact, widths, table);
         let narrows = capacity.widths.iter().any(|width| width.is_quantised());
         let capacity = Capacity { centres: narrows && centres::wanted(model), ..capacity };
         let capacity = capacity.fitted(&spec, backend.buffer_limits())?;
@@ -112,7 +117,7 @@ impl Forward {
                 return Err(Error::Invalid(format!("layer {i} cannot be cut to {kept:?}: it has {shape:?}")));
             }
         }
-        self.layers.retain(|(level, _), _| *level != sub.level);
+        self.layers.retain(|(level, ..), _| *level != sub.level);
         self.sub_models.insert(sub.level, sub);
         Ok(())
     }
@@ -176,19 +181,21 @@ impl Forward {
             .collect()
     }
 
-    /// Make the recordings of a level, if they are not there yet.
-    fn ready(&mut self, backend: &mut Backend, level: u32, family: Family) -> Result<()> {
+    /// Make the recording of the layers for a batch, if it is not there yet, and name it.
+    fn ready(&mut self, backend: &mut Backend, level: u32, rows: usize, used: Widths) -> Result<LayersKey> {
         if !(1..=100).contains(&level) {
             return Err(Error::Invalid(format!("level {level} is not between 1 and 100 percent")));
         }
-        if !self.layers.contains_key(&(level, family)) {
+        let key = (level, self.kernels.family(rows), self.kernels.recorded(self.spec.head_dim, used));
+        if !self.layers.contains_key(&key) {
             self.sub_model(level);
             let sub = &self.sub_models[&level];
-            let recording =
-                layers::layers(&self.spec, &self.capacity, &self.kernels, &self.buffers, &self.weights, sub, family)?;
-            self.layers.insert((level, family), backend.prepare(recording)?);
+            let of = layers::Of { family: key.1, widths: key.2, rotate: self.capacity.rotate };
+            let rows = self.capacity.rows;
+            let recording = layers::layers(&self.spec, rows, &self.kernels, &self.buffers, &self.weights, sub, of)?;
+            self.layers.insert(key, backend.prepare(recording)?);
         }
-        Ok(())
+        Ok(key)
     }
 
     fn ready_head(&mut self, backend: &mut Backend, family: Family) -> Result<()> {

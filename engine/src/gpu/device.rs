@@ -336,6 +336,27 @@ impl Gpu {
         Ok(Prepared { ops })
     }
 
+    /// Read slices back, one after the other, in one submission.
+    pub async fn gather(&mut self, from: &[Slice]) -> Result<Vec<u8>> {
+        self.faults.check()?;
+        let bytes = from.iter().map(|slice| slice.len).sum();
+        if bytes == 0 {
+            return Ok(Vec::new());
+        }
+        let staging = self.readback.staging(&self.device, bytes, &mut self.counters);
+        let mut encoder = self.begin(None);
+        let mut at = 0;
+        for slice in from {
+            encoder.copy_buffer_to_buffer(self.buffer(slice.buf), slice.offset, &staging, at, slice.len);
+            at += slice.len;
+        }
+        self.queue.submit([encoder.finish()]);
+        self.faults.check()?;
+        let out = self.readback.map(&self.device, &staging, bytes, &self.faults).await?;
+        self.readback.keep(staging);
+        Ok(out)
+    }
+
     /// Replay recordings in one submission, then read `out` back, if asked for.
     pub async fn run(&mut self, step: &Step, recordings: &[&Prepared], out: Option<Slice>) -> Result<Vec<u8>> {
         self.faults.check()?;

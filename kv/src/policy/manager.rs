@@ -4,12 +4,12 @@
 //! [`grow`](Manager::grow) makes room as tokens come; [`finish`](Manager::finish) chooses widths, says what to write, and
 //! unlocks. Bytes are reserved here before the caller allocates them, so the budget holds whatever happens.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::budget::Budget;
 use super::features::{Compression, Features};
 use super::lctru::{ChunkKey, Lctru};
-use super::planner::{MissingChunk, Rates, RestorePlan, plan};
+use super::planner::{MissingChunk, Rates, RestorePlan, Split, plan};
 use super::tolerance::{ChunkTolerance, WidthErrors, choose_widths};
 use crate::{CHUNK_TOKENS, Width};
 
@@ -80,6 +80,8 @@ pub struct Manager<B> {
     order: Lctru,
     errors: WidthErrors,
     average_bits: f64,
+    split: Split,
+    pinned: BTreeSet<u64>,
     contexts: BTreeMap<u64, Vec<Chunk>>,
 }
 
@@ -93,20 +95,85 @@ impl<B: ChunkBytes> Manager<B> {
             order: Lctru::new(features.heaviest_first),
             errors,
             average_bits,
+            split: Split::Planned,
+            pinned: BTreeSet::new(),
             contexts: BTreeMap::new(),
         }
     }
 
-    /// A context that is not in memory, with what is on disk of each of its chunks.
-    pub fn add(&mut self, context: u64, disk: &[Option<Width>]) {
+    /// Keep a context's chunks in memory, or let them go again.
+    pub fn pin(&mut self, context: u64, pinned: bool, now: u64) {
+        if pinned {
+            self.pinned.insert(context);
+            self.order.lock(context);
+        } else if self.pinned.remove(&context) {
+            self.order.unlock(context, now);
+        }
+    }
+
+    /// A call is over of which nothing remains.
+    pub fn stand_down(&mut self, context: u64, now: u64) {
+        self.unlock(context, now);
+    }
+
+    fn unlock(&mut self, context: u64, now: u64) {
+        if !self.pinned.contains(&context) {
+            self.order.unlock(context, now);
+        }
+    }
+
+    /// Restore in another way than planned: for comparison.
+    pub fn set_split(&mut self, split: Split) {
+        self.split = split;
+    }
+
+    /// A context that is not in memory, with the width in which each of its chunks is on disk, if it is, and the density
+    /// that it had.
+    pub fn add(&mut self, context: u64, disk: &[(Option<Width>, f64)]) {
         self.remove(context);
-        let chunk = |disk: &Option<Width>| Chunk { memory: None, disk: *disk, density: 0.0 };
+        let chunk = |(disk, density): &(Option<Width>, f64)| Chunk { memory: None, disk: *disk, density: *density };
         self.contexts.insert(context, disk.iter().map(chunk).collect());
+    }
+
+    /// Memory was lost: no chunk is there any more. The running context stays locked.
+    pub fn lose_memory(&mut self) {
+        let keys: Vec<ChunkKey> =
+            self.contexts.iter().flat_map(|(id, chunks)| (0..chunks.len() as u32).map(|i| (*id, i))).collect();
+        keys.into_iter().for_each(|key| self.release(key));
+    }
+
+    /// What is on disk of these chunks can be read no more.
+    pub fn lose_disk(&mut self, context: u64, from: usize) {
+        let chunks = self.contexts.get_mut(&context).into_iter().flatten();
+        chunks.skip(from).for_each(|chunk| chunk.disk = None);
+    }
+
+    /// Drop the chunk that goes first, because its place is needed whatever the books say.
+    pub fn evict_one(&mut self) -> Option<Eviction> {
+        self.order.first().and_then(|key| self.evict(key))
+    }
+
+    /// A chunk could not be brought to the width that [`finish`](Self::finish) chose, and keeps another. Where the books
+    /// have no room for that it is out of memory, and false is returned.
+    pub fn keep_width(&mut self, key: ChunkKey, width: Width) -> bool {
+        self.release(key);
+        if let Some(chunk) = self.chunk_mut(key) {
+            chunk.disk = None;
+        }
+        self.set_memory(key, Some(width));
+        self.chunk(key).is_some_and(|chunk| chunk.memory.is_some())
+    }
+
+    /// Bytes of a context's chunks in memory.
+    pub fn memory_bytes(&self, context: u64) -> u64 {
+        let chunks = self.contexts.get(&context).into_iter().flatten();
+        chunks.filter_map(|chunk| chunk.memory).map(|width| self.bytes.memory(width)).sum()
     }
 
     /// Forget a context. Its memory is free.
     pub fn remove(&mut self, context: u64) {
         self.truncate(context, 0);
+        self.pinned.remove(&context);
         self.order.unlock(context, 0);
         self.contexts.remove(&context);
     }
@@ -140,14 +207,14 @@ impl<B: ChunkBytes> Manager<B> {
     pub fn enter(&mut self, context: u64, rates: &Rates) -> Result<Switch, TooLarge> {
         self.contexts.entry(context).or_default();
         self.order.lock(context);
-        let mut restore = plan(&self.missing(context), rates, self.features.pipeline);
+        let mut restore = plan(&self.missing(context), rates, self.features.pipeline, self.split);
         let mut needed = self.restore_bytes(context, &restore);
         if needed > self.available() {
             // Computed chunks have 16 bits until the call returns. Read ones are smaller.
-            restore = plan(&self.missing(context), rates, false);
+            restore = plan(&self.missing(context), rates, false, Split::AllRead);
             needed = self.restore_bytes(context, &restore);
         }
-        let evict = self.make_room(needed).inspect_err(|_| self.order.unlock(context, 0))?;
+        let evict = self.make_room(needed).inspect_err(|_| self.unlock(context, 0))?;
         for index in &restore.recompute {
             self.set_memory((context, *index), Some(Width::W16));
         }
@@ -257,7 +324,7 @@ impl<B: ChunkBytes> Manager<B> {
                 }
             }
         }
-        self.order.unlock(context, now);
+        self.unlock(context, now);
         done
     }
 

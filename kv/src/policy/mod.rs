@@ -14,7 +14,7 @@ pub use features::{Compression, Features, Policy};
 pub use fit::LineFit;
 pub use lctru::{ChunkKey, Lctru};
 pub use manager::{ChunkBytes, Eviction, Manager, Return, Switch, TooLarge};
-pub use planner::{Choice, MissingChunk, Rates, RestorePlan, plan};
+pub use planner::{Choice, MissingChunk, Rates, RestorePlan, Split, plan};
 pub use tolerance::{ChunkTolerance, WidthErrors, choose_widths};
 
 use crate::Width;

@@ -1,13 +1,16 @@
 //! Which missing chunks to read and which to compute.
 //!
 //! Reading and computing run side by side, so a restore takes as long as the slower of the two: the plan minimises
-//! max(T_recompute(tokens), T_read(bytes)) over how many chunks are computed, as LLMS does. All chunks take the same time
-//! to compute, so those that are longest to read are computed first; of equally long ones the earlier, whose attention
-//! is shorter. The best split is often no split: reads alone win wherever one chunk takes longer to compute than all
-//! take to read, and the plan says so.
+//! max(T_recompute(tokens), T_read(bytes)) over how many chunks are computed, as LLMS does. The best split is often no
+//! split: reads alone win wherever one chunk takes longer to compute than all take to read, and the plan says so.
+//!
+//! **Where this leaves the paper.** LLMS computes scattered chunks, so that layer l of the computation waits for layer l of
+//! what is read. Here the earliest missing chunks are computed: a chunk needs only those before it, so computing never
+//! waits for a read, reads come in whole chunks in the order of the disk, and early rows have the least to attend to.
 
 use super::fit::LineFit;
 use crate::CHUNK_TOKENS;
+use crate::random::SplitMix;
 
 /// What the planner knows of the device.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -60,49 +63,84 @@ pub struct RestorePlan {
     pub choice: Choice,
 }
 
+/// Which missing chunks that could be read are computed instead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Split {
+    /// As many of the earliest as makes the restore fastest.
+    #[default]
+    Planned,
+    /// None.
+    AllRead,
+    /// All.
+    AllRecompute,
+    /// Every other one.
+    Alternating,
+    /// Drawn by this seed.
+    Random(u64),
+}
+
+impl Split {
+    /// Whether chunk `index` is computed; `None` where that is to be planned.
+    fn computes(self, index: u32) -> Option<bool> {
+        match self {
+            Self::Planned => None,
+            Self::AllRead => Some(false),
+            Self::AllRecompute => Some(true),
+            Self::Alternating => Some(index % 2 == 1),
+            Self::Random(seed) => Some(SplitMix::new(seed ^ u64::from(index)).chance(0.5)),
+        }
+    }
+}
+
 /// Plan a restore. Without `pipeline` chunks that can be read are read, and the rest is computed after that.
-pub fn plan(missing: &[MissingChunk], rates: &Rates, pipeline: bool) -> RestorePlan {
-    let mut readable: Vec<(u64, u32)> =
-        missing.iter().filter_map(|chunk| Some((chunk.read_bytes?, chunk.index))).collect();
-    readable.sort_by_key(|(bytes, index)| (std::cmp::Reverse(*bytes), *index));
+pub fn plan(missing: &[MissingChunk], rates: &Rates, pipeline: bool, split: Split) -> RestorePlan {
+    let mut readable: Vec<(u32, u64)> = missing.iter().filter_map(|c| Some((c.index, c.read_bytes?))).collect();
+    readable.sort_unstable();
     let forced = missing.len() - readable.len();
-    let all_bytes: u64 = readable.iter().map(|(bytes, _)| bytes).sum();
+    let all_bytes: u64 = readable.iter().map(|(_, bytes)| bytes).sum();
     let recompute_s = |chunks: usize| rates.recompute.predict((chunks * CHUNK_TOKENS) as f64);
     let read_s = |bytes: u64| rates.read.predict(bytes as f64);
     let joined = |a: f64, b: f64| if pipeline { a.max(b) } else { a + b };
 
     let all_read_s = joined(recompute_s(forced), read_s(all_bytes));
     let all_recompute_s = recompute_s(missing.len());
-    let (mut computed, mut total_s, mut bytes_left) = (0, all_read_s, all_bytes);
+    let mut computed = 0;
     if pipeline {
-        let mut bytes = all_bytes;
-        for (k, (chunk_bytes, _)) in (1..).zip(&readable) {
+        let (mut best, mut bytes) = (all_read_s, all_bytes);
+        for (k, (_, chunk_bytes)) in (1..).zip(&readable) {
             bytes -= chunk_bytes;
             let candidate = joined(recompute_s(forced + k), read_s(bytes));
-            if candidate < total_s {
-                (computed, total_s, bytes_left) = (k, candidate, bytes);
+            if candidate < best {
+                (computed, best) = (k, candidate);
             }
         }
     }
-    let (computed_chunks, read_chunks) = readable.split_at(computed);
+    let is_computed = |nth: usize, index: u32| split.computes(index).unwrap_or(nth < computed);
     let mut recompute: Vec<u32> =
         missing.iter().filter(|chunk| chunk.read_bytes.is_none()).map(|chunk| chunk.index).collect();
-    recompute.extend(computed_chunks.iter().map(|(_, index)| index));
+    let (mut read, mut bytes_left) = (Vec::new(), 0);
+    for (nth, (index, bytes)) in readable.iter().enumerate() {
+        if is_computed(nth, *index) {
+            recompute.push(*index);
+        } else {
+            read.push(*index);
+            bytes_left += bytes;
+        }
+    }
     recompute.sort_unstable();
-    let mut read: Vec<u32> = read_chunks.iter().map(|(_, index)| *index).collect();
-    read.sort_unstable();
     let choice = match (recompute.is_empty(), read.is_empty()) {
         (true, true) => Choice::Nothing,
         (true, false) => Choice::AllRead,
         (false, true) => Choice::AllRecompute,
         (false, false) => Choice::Split,
     };
+    let (recompute_s, read_s) = (recompute_s(recompute.len()), read_s(bytes_left));
     RestorePlan {
-        recompute_s: recompute_s(recompute.len()),
-        read_s: read_s(bytes_left),
+        recompute_s,
+        read_s,
         recompute,
         read,
-        total_s,
+        total_s: joined(recompute_s, read_s),
         best_single_s: all_read_s.min(all_recompute_s),
         choice,
     }
@@ -111,7 +149,6 @@ pub fn plan(missing: &[MissingChunk], rates: &Rates, pipeline: bool) -> RestoreP
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::random::SplitMix;
 
     fn rates(tokens_per_s: f64, bytes_per_s: f64) -> Rates {
         Rates { recompute: LineFit::new(0.0, 1.0 / tokens_per_s), read: LineFit::new(0.0001, 1.0 / bytes_per_s) }
@@ -123,7 +160,7 @@ mod tests {
 
     #[test]
     fn a_split_beats_both_where_both_are_alike() {
-        let plan = plan(&missing(128, 1_000_000), &rates(1600.0, 100e6), true);
+        let plan = plan(&missing(128, 1_000_000), &rates(1600.0, 100e6), true, Split::Planned);
         assert_eq!(plan.choice, Choice::Split);
         assert!(plan.total_s < 0.55 * plan.best_single_s, "{plan:?}");
         assert_eq!(plan.recompute.len() + plan.read.len(), 128);
@@ -131,15 +168,15 @@ mod tests {
 
     #[test]
     fn it_knows_when_a_part_cannot_help() {
-        let reads = plan(&missing(128, 100_000), &rates(100.0, 2e9), true);
+        let reads = plan(&missing(128, 100_000), &rates(100.0, 2e9), true, Split::Planned);
         assert_eq!((reads.choice, reads.recompute.len()), (Choice::AllRead, 0));
         assert_eq!(reads.total_s, reads.best_single_s);
-        let computes = plan(&missing(4, 10_000_000), &rates(10_000.0, 1e6), true);
+        let computes = plan(&missing(4, 10_000_000), &rates(10_000.0, 1e6), true, Split::Planned);
         assert_eq!(computes.choice, Choice::AllRecompute);
-        assert_eq!(plan(&[], &rates(1.0, 1.0), true).choice, Choice::Nothing);
+        assert_eq!(plan(&[], &rates(1.0, 1.0), true, Split::Planned).choice, Choice::Nothing);
         let mut lost = missing(3, 1000);
         lost[1].read_bytes = None;
-        let plan = plan(&lost, &rates(100.0, 2e9), true);
+        let plan = plan(&lost, &rates(100.0, 2e9), true, Split::Planned);
         assert_eq!((plan.recompute, plan.read), (vec![1], vec![0, 2]));
     }
 
@@ -154,17 +191,29 @@ mod tests {
                 })
                 .collect();
             let rates = rates(100.0 * (1.0 + 50.0 * random.unit()), 1e6 * (1.0 + 99.0 * random.unit()));
-            let plan = plan(&missing, &rates, true);
-            let mut sizes: Vec<u64> = missing.iter().filter_map(|chunk| chunk.read_bytes).collect();
-            sizes.sort_unstable();
+            let plan = plan(&missing, &rates, true, Split::Planned);
+            let sizes: Vec<u64> = missing.iter().filter_map(|chunk| chunk.read_bytes).collect();
             let forced = missing.len() - sizes.len();
-            for read in 0..=sizes.len() {
-                let bytes: u64 = sizes[..read].iter().sum();
-                let tokens = (forced + sizes.len() - read) * CHUNK_TOKENS;
+            for computed in 0..=sizes.len() {
+                let bytes: u64 = sizes[computed..].iter().sum();
+                let tokens = (forced + computed) * CHUNK_TOKENS;
                 let other = rates.recompute.predict(tokens as f64).max(rates.read.predict(bytes as f64));
                 assert!(plan.total_s <= other + 1e-12);
             }
             assert!((plan.total_s - plan.recompute_s.max(plan.read_s)).abs() < 1e-12);
         }
+    }
+
+    #[test]
+    fn the_earliest_are_computed_and_splits_can_be_forced() {
+        let plan_of = |split| plan(&missing(40, 1_000_000), &rates(1600.0, 100e6), true, split);
+        let planned = plan_of(Split::Planned);
+        assert_eq!(planned.recompute, (0..planned.recompute.len() as u32).collect::<Vec<_>>());
+        assert_eq!(plan_of(Split::AllRead).recompute.len(), 0);
+        assert_eq!(plan_of(Split::AllRecompute).recompute.len(), 40);
+        assert_eq!(plan_of(Split::Alternating).recompute[..3], [1, 3, 5]);
+        let (one, other) = (plan_of(Split::Random(1)), plan_of(Split::Random(2)));
+        assert!(one.recompute != other.recompute && one.recompute.len() > 5 && one.read.len() > 5);
+        assert_eq!(one, plan_of(Split::Random(1)));
     }
 }

@@ -125,16 +125,12 @@ pub(super) fn seal_extent(key: &Key, layer: u32, aad: &Aad, plain: &[u8], out: &
     out.extend_from_slice(&tag);
 }
 
-/// Open an extent in place and cut off its tag. Where it returns false the contents are of no use.
-pub(super) fn open_extent(key: &Key, layer: u32, aad: &Aad, extent: &mut Vec<u8>) -> bool {
-    let Some(len) = extent.len().checked_sub(TAG) else { return false };
-    let Ok(tag) = <[u8; TAG]>::try_from(&extent[len..]) else { return false };
-    extent.truncate(len);
+/// Open an extent in place: its plain contents are all but the tag at its end. Where it returns false they are of no use.
+pub(super) fn open_extent(key: &Key, layer: u32, aad: &Aad, extent: &mut [u8]) -> bool {
+    let Some((body, tag)) = extent.split_last_chunk_mut::<TAG>() else { return false };
     let cipher = ChaCha20Poly1305::new((&**key).into());
-    let tag = Tag::from(tag);
-    cipher
-        .decrypt_inout_detached((&extent_nonce(layer)).into(), aad.as_slice(), extent.as_mut_slice().into(), &tag)
-        .is_ok()
+    let tag = Tag::from(*tag);
+    cipher.decrypt_inout_detached((&extent_nonce(layer)).into(), aad.as_slice(), body.into(), &tag).is_ok()
 }
 
 #[cfg(test)]
@@ -167,7 +163,7 @@ mod tests {
         let mut sealed = Vec::new();
         seal_extent(&key, 3, &aad, b"keys and values", &mut sealed);
         let mut good = sealed.clone();
-        assert!(open_extent(&key, 3, &aad, &mut good) && good == b"keys and values");
+        assert!(open_extent(&key, 3, &aad, &mut good) && good.starts_with(b"keys and values"));
         assert!(!open_extent(&key, 4, &aad, &mut sealed.clone()));
         assert!(!open_extent(&key, 3, &aad, &mut sealed[..9].to_vec()));
         assert!(!open_extent(&key, 3, &Aad::new(b"Testing."), &mut sealed));

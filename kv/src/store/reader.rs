@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::crypto::{self, Aad, Key};
+use super::crypto::{self, Aad, Key, TAG};
 use super::medium::Disk;
 use super::rows::ChunkRow;
 use super::space::segment_name;
@@ -91,6 +91,31 @@ impl ChunkReader {
     /// # Errors
     /// [`Missing`], and then `sealed` holds nothing of use.
     pub fn open_layer(&self, layer: usize, sealed: &mut Vec<u8>) -> Result<(), Missing> {
+        self.open_slice(layer, sealed)?;
+        sealed.truncate(sealed.len() - TAG);
+        Ok(())
+    }
+
+    /// Read all layers into `out`, replacing what is there, in one piece: what each layer holds, one after the other.
+    ///
+    /// # Errors
+    /// [`Missing`], and then `out` holds nothing of use.
+    pub fn read_whole(&self, out: &mut Vec<u8>) -> Result<(), Missing> {
+        out.clear();
+        out.resize(self.bytes() as usize, 0);
+        self.disk.read_at(&self.file(), self.row.offset.into(), out).map_err(|_| Missing)?;
+        let (mut from, mut to) = (0, 0);
+        for layer in 0..self.layers() {
+            let (_, len) = self.extent(layer);
+            self.open_slice(layer, &mut out[from..from + len])?;
+            out.copy_within(from..from + len - TAG, to);
+            (from, to) = (from + len, to + len - TAG);
+        }
+        out.truncate(to);
+        Ok(())
+    }
+
+    fn open_slice(&self, layer: usize, sealed: &mut [u8]) -> Result<(), Missing> {
         let Ok(layer) = u32::try_from(layer) else { return Err(Missing) };
         let aad = extent_aad(&self.store, self.id, &self.row, layer);
         if crypto::open_extent(&self.key, layer, &aad, sealed) { Ok(()) } else { Err(Missing) }

@@ -1,12 +1,14 @@
 //! Helpers of the tests that run whole models.
 
 mod compare;
+mod contexts;
 mod models;
 mod oracle;
 mod process;
 mod surgery;
 
 pub use compare::{Deviation, max_abs, relative, top_index};
+pub use contexts::{ask, by, greedy, serve, store};
 pub use models::{SMALL_ARCHS, data_model, ids, load, options, real_model, tiny};
 pub use oracle::{Oracle, Prompt};
 pub use process::{Memory, mapped, memory};

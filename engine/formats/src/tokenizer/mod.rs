@@ -16,7 +16,7 @@ mod vocab;
 mod words;
 
 pub(crate) use guard::catch;
-pub use stream::TokenStream;
+pub use stream::{StreamState, TokenStream};
 
 use crate::{Error, Result};
 use special::{Part, Specials};

@@ -9,15 +9,12 @@ use crate::Result;
 /// The texts that it gives out, joined, are the [`Tokenizer::decode`] of the same tokens.
 pub struct TokenStream<'a> {
     tokenizer: &'a Tokenizer,
-    /// The beginning of a character: at most 3 bytes between calls.
-    pending: Vec<u8>,
-    /// The next token's leading space is the encoder's own.
-    drop_space: bool,
+    state: StreamState,
 }
 
 impl<'a> TokenStream<'a> {
     pub(super) fn new(tokenizer: &'a Tokenizer) -> Self {
-        Self { tokenizer, pending: Vec::new(), drop_space: tokenizer.spaces != Spaces::Keep }
+        Self { tokenizer, state: StreamState::new(tokenizer) }
     }
 
     /// Add a token; returns the text that became whole (often empty inside a multi-byte character).
@@ -25,7 +22,39 @@ impl<'a> TokenStream<'a> {
     /// # Errors
     /// [`crate::Error::Tokenizer`] for a token outside the vocabulary; the stream stays as it was.
     pub fn push(&mut self, token: u32) -> Result<String> {
-        let vocab = &self.tokenizer.vocab;
+        self.state.push(self.tokenizer, token)
+    }
+
+    /// What is left at the end, with U+FFFD for an incomplete character.
+    ///
+    /// # Errors
+    /// None today.
+    pub fn finish(self) -> Result<String> {
+        Ok(self.state.finish())
+    }
+}
+
+/// Where a [`TokenStream`] stands, for callers that cannot hold on to the tokenizer.
+#[derive(Debug, Clone)]
+pub struct StreamState {
+    /// The beginning of a character: at most 3 bytes between calls.
+    pending: Vec<u8>,
+    /// The next token's leading space is the encoder's own.
+    drop_space: bool,
+}
+
+impl StreamState {
+    /// The beginning of a text.
+    pub fn new(tokenizer: &Tokenizer) -> Self {
+        Self { pending: Vec::new(), drop_space: tokenizer.spaces != Spaces::Keep }
+    }
+
+    /// As [`TokenStream::push`].
+    ///
+    /// # Errors
+    /// As [`TokenStream::push`].
+    pub fn push(&mut self, tokenizer: &Tokenizer, token: u32) -> Result<String> {
+        let vocab = &tokenizer.vocab;
         let (kind, bytes) = vocab.get(token).ok_or_else(|| outside(token, vocab.len()))?;
         let bytes = match bytes.split_first() {
             Some((b' ', rest)) if self.drop_space && kind == Kind::Normal => rest,
@@ -33,7 +62,7 @@ impl<'a> TokenStream<'a> {
         };
         match kind {
             Kind::Normal | Kind::Byte => self.drop_space = false,
-            Kind::Control | Kind::UserDefined | Kind::Unknown => match self.tokenizer.spaces {
+            Kind::Control | Kind::UserDefined | Kind::Unknown => match tokenizer.spaces {
                 Spaces::DropAfterTokens => self.drop_space = true,
                 Spaces::DropFirst if kind == Kind::UserDefined => self.drop_space = false,
                 Spaces::DropFirst | Spaces::Keep => {}
@@ -47,12 +76,9 @@ impl<'a> TokenStream<'a> {
         Ok(take_whole(&mut self.pending))
     }
 
-    /// What is left at the end, with U+FFFD for an incomplete character.
-    ///
-    /// # Errors
-    /// None today.
-    pub fn finish(self) -> Result<String> {
-        Ok(String::from_utf8_lossy(&self.pending).into_owned())
+    /// As [`TokenStream::finish`].
+    pub fn finish(self) -> String {
+        String::from_utf8_lossy(&self.pending).into_owned()
     }
 }
 

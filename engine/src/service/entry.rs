@@ -1,0 +1,92 @@
+//! What the service knows of a context that it has loaded.
+
+use std::collections::BTreeMap;
+
+use concertina_kv::store::ChunkReader;
+use concertina_kv::{CHUNK_TOKENS, Width};
+
+use crate::Context;
+
+/// A context in use.
+pub struct Entry {
+    pub app: String,
+    pub context: Context,
+    /// Tokens that are durable. The context has more while a call runs.
+    pub stored: usize,
+    /// Level of the sub-model that computed its chunks.
+    pub level: u32,
+    pub pinned: bool,
+    pub used_ms: u64,
+    /// Chunks on disk.
+    pub readers: BTreeMap<u32, ChunkReader>,
+    /// How much attention each chunk got.
+    shares: Vec<Share>,
+}
+
+/// Attention that a chunk got, summed over the rows that could see it.
+#[derive(Debug, Clone, Copy, Default)]
+struct Share {
+    sum: f64,
+    rows: f64,
+}
+
+impl Entry {
+    pub fn new(app: &str, context: Context, used_ms: u64) -> Self {
+        let stored = context.tokens.len();
+        let readers = BTreeMap::new();
+        let (level, pinned, shares) = (100, false, Vec::new());
+        Self { app: app.into(), context, stored, level, pinned, used_ms, readers, shares }
+    }
+
+    /// The chunks that are on disk.
+    pub fn set_readers(&mut self, readers: Vec<ChunkReader>) {
+        self.readers = readers.into_iter().map(|reader| (reader.index() as u32, reader)).collect();
+    }
+
+    /// Width on disk and density of each chunk whose keys and values were computed at the entry's level.
+    pub fn on_disk(&self) -> Vec<(Option<Width>, f64)> {
+        let of = |i: usize| {
+            let reader = self.readers.get(&(i as u32)).filter(|reader| u32::from(reader.level()) == self.level);
+            (reader.map(ChunkReader::width), self.density(i))
+        };
+        (0..self.context.table.entries().len()).map(of).collect()
+    }
+
+    /// Take the densities that were stored, as if their rows had been seen now.
+    pub fn recall_densities(&mut self) {
+        let tokens = self.context.table.tokens();
+        let rows = |chunk: usize| tokens.saturating_sub(chunk * CHUNK_TOKENS).max(1) as f64;
+        self.shares = (0..tokens.div_ceil(CHUNK_TOKENS))
+            .map(|i| {
+                let density = self.readers.get(&(i as u32)).map_or(0.0, |reader| f64::from(reader.density()));
+                Share { sum: density * rows(i), rows: rows(i) }
+            })
+            .collect();
+    }
+
+    /// Rows from `first` on have looked at the chunks: `shares` of each chunk, averaged over those rows.
+    pub fn observe(&mut self, first: usize, rows: usize, shares: &[f32]) {
+        self.shares.resize(shares.len().max(self.shares.len()), Share::default());
+        for (i, (share, new)) in self.shares.iter_mut().zip(shares).enumerate() {
+            // Rows before a chunk cannot see it.
+            let seeing = (first + rows).saturating_sub((i * CHUNK_TOKENS).max(first));
+            share.sum += f64::from(*new) * rows as f64;
+            share.rows += seeing as f64;
+        }
+    }
+
+    /// Forget what was seen of chunks from `chunk` on.
+    pub fn forget(&mut self, chunk: usize) {
+        self.shares.truncate(chunk);
+    }
+
+    /// Density of a chunk: its share of the attention of a row that can see it (LLMS).
+    pub fn density(&self, chunk: usize) -> f64 {
+        self.shares.get(chunk).map_or(0.0, |share| share.sum / share.rows.max(1.0))
+    }
+
+    /// Densities of all chunks.
+    pub fn densities(&self) -> Vec<f64> {
+        (0..self.context.table.entries().len()).map(|i| self.density(i)).collect()
+    }
+}

@@ -1,0 +1,156 @@
+//! Making room: what the books say is carried out here.
+
+use concertina_kv::policy::Eviction;
+use concertina_kv::{ChunkEntry, Width};
+
+use super::keeper::{Outgoing, Report};
+use super::{Entry, Service};
+use crate::{Context, Error, Result};
+
+/// Bytes that are read back from the device at once.
+const GATHER_BYTES: usize = 8 << 20;
+
+impl Service {
+    pub(super) fn entry(&self, key: u64) -> Result<&Entry> {
+        self.entries.get(&key).ok_or(Error::Store(concertina_kv::store::Error::UnknownContext))
+    }
+
+    pub(super) fn entry_mut(&mut self, key: u64) -> Result<&mut Entry> {
+        self.entries.get_mut(&key).ok_or(Error::Store(concertina_kv::store::Error::UnknownContext))
+    }
+
+    /// Drop chunks, writing those first that must be. Returns how many were written.
+    pub(super) async fn carry_out(&mut self, evictions: &[Eviction]) -> Result<usize> {
+        let mut written = 0;
+        for of_context in evictions.chunk_by(|a, b| a.key.0 == b.key.0) {
+            let key = of_context[0].key.0;
+            let unsaved: Vec<u32> = of_context.iter().filter(|e| e.write).map(|e| e.key.1).collect();
+            if !unsaved.is_empty() {
+                written += unsaved.len();
+                self.write_out(key, &unsaved).await?;
+                let reports = self.keeper.settle(key).await;
+                self.note(reports);
+            }
+            if let Some(entry) = self.entries.get_mut(&key) {
+                of_context.iter().for_each(|eviction| entry.context.evict(eviction.key.1 as usize));
+            }
+        }
+        Ok(written)
+    }
+
+    /// A place for a chunk, which the books have made room for. Slabs may be too short for its width all the same; then
+    /// further chunks go.
+    pub(super) async fn bring(&mut self, key: u64, chunk: u32, width: Width) -> Result<ChunkEntry> {
+        loop {
+            match self.entry_mut(key)?.context.bring(chunk as usize, width) {
+                Ok(entry) => return Ok(entry),
+                Err(full) => {
+                    let Some(eviction) = self.manager.evict_one() else { return Err(full.into()) };
+                    self.carry_out(&[eviction]).await?;
+                }
+            }
+        }
+    }
+
+    /// Room for the running context to hold keys and values of `tokens` tokens.
+    pub(super) async fn make_room(&mut self, key: u64, tokens: usize) -> Result<()> {
+        let have = self.entry(key)?.context.table.tokens();
+        if tokens <= have {
+            return Ok(());
+        }
+        let evictions = self.manager.grow(key, have, tokens)?;
+        self.carry_out(&evictions).await?;
+        // The arena hands out whole slabs: see that it has one before the forward pass asks.
+        let entry = self.entry_mut(key)?;
+        let new = tokens.div_ceil(concertina_kv::CHUNK_TOKENS) - entry.context.table.entries().len();
+        let mut missing = new;
+        while missing > 0 && !self.entry(key)?.context.has_room(missing) {
+            match self.manager.evict_one() {
+                Some(eviction) => drop(self.carry_out(&[eviction]).await?),
+                None => missing = 0,
+            }
+        }
+        Ok(())
+    }
+
+    /// Read chunks back and have them written.
+    pub(super) async fn write_out(&mut self, key: u64, chunks: &[u32]) -> Result<()> {
+        let layers = self.geometry.layers;
+        let mut rest = chunks;
+        while !rest.is_empty() {
+            let entry = self.entry(key)?;
+            let (mut places, mut outgoing, mut bytes) = (Vec::new(), Vec::new(), 0);
+            let mut taken = 0;
+            for index in rest {
+                let place = entry.context.table.entries().get(*index as usize).copied().flatten();
+                taken += 1;
+                let Some(place) = place else { continue };
+                let len = self.geometry.chunk_bytes(place.width) as usize;
+                let density = entry.density(*index as usize) as f32;
+                outgoing.push(Outgoing { index: *index, width: place.width, density, bytes: len });
+                places.push(place);
+                bytes += len;
+                if bytes >= GATHER_BYTES {
+                    break;
+                }
+            }
+            rest = &rest[taken..];
+            let (app, level) = (entry.app.clone(), entry.level);
+            let device = self.engine.device().await?;
+            let contents = device.forward.read_chunks(&mut device.backend, &places).await?;
+            self.keeper.write(&app, key, level, layers, outgoing, contents);
+        }
+        Ok(())
+    }
+
+    /// Enter what the store reported into the books.
+    pub(super) fn note(&mut self, reports: Vec<Report>) {
+        for report in reports {
+            for index in &report.failed {
+                self.manager.write_failed((report.context, *index));
+            }
+            if let (Some(entry), Some(readers)) = (self.entries.get_mut(&report.context), report.readers) {
+                entry.set_readers(readers);
+            }
+        }
+    }
+
+    /// The device was lost and with it everything in memory.
+    pub(super) async fn sync_device(&mut self) -> Result<()> {
+        let device = self.engine.device().await?;
+        let kv = device.kv.clone();
+        if self.generation == self.engine.generation {
+            return Ok(());
+        }
+        self.generation = self.engine.generation;
+        self.manager.lose_memory();
+        for entry in self.entries.values_mut() {
+            let (tokens, written) = (std::mem::take(&mut entry.context.tokens), entry.context.table.tokens());
+            entry.context = Context::parked(kv.clone(), self.generation, tokens, written);
+        }
+        Ok(())
+    }
+
+    /// A context as it is after loading: nothing that it has in memory can be trusted any more.
+    pub(super) fn reset(&mut self, key: u64) {
+        let Some(device) = &self.engine.device else { return };
+        let (kv, generation) = (device.kv.clone(), self.generation);
+        let Some(entry) = self.entries.get_mut(&key) else { return };
+        let mut tokens = std::mem::take(&mut entry.context.tokens);
+        tokens.truncate(entry.stored);
+        let written = tokens.len().saturating_sub(1);
+        entry.context = Context::parked(kv, generation, tokens, written);
+        let (chunks, pinned, used_ms) = (entry.on_disk(), entry.pinned, entry.used_ms);
+        self.manager.add(key, &chunks);
+        self.manager.pin(key, pinned, used_ms);
+    }
+
+    /// Chunks of another level are of no use to this one: they are computed anew, and their places are free.
+    pub(super) fn use_level(&mut self, key: u64, level: u32) -> Result<()> {
+        let entry = self.entry_mut(key)?;
+        if std::mem::replace(&mut entry.level, level) != level {
+            self.reset(key);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,198 @@
+//! Contexts as a service (LLMS, arXiv 2403.11805): contexts of many apps outlive calls and processes, far more of them than
+//! memory holds, and coming back to one costs little.
+//!
+//! [`Service`] joins four parts and decides nothing itself: the engine computes, `concertina_kv::policy::Manager` says what
+//! stays, goes and comes back, `concertina_kv::store::Store` keeps tokens and chunks on disk, and lanes (threads, where
+//! there are any) read and write beside the device.
+//!
+//! A call goes: the context is locked and others make room; missing chunks are read and computed side by side; the call
+//! runs; on return its tokens become durable, chunks take their widths and are written behind the caller's back, and the
+//! lock is dropped. A call that fails, or whose future is dropped, leaves its context as it was.
+
+mod call;
+mod contexts;
+mod entry;
+mod keeper;
+mod lane;
+mod memory;
+mod options;
+mod rates;
+mod report;
+mod restore;
+mod turns;
+
+use std::collections::BTreeMap;
+
+use concertina_kv::policy::{ChunkBytes, Manager, Rates};
+use concertina_kv::store::{ModelId, Store};
+use concertina_kv::{KvGeometry, Width};
+use web_time::{SystemTime, UNIX_EPOCH};
+
+pub use concertina_kv::policy::{Choice, Policy, Split, WidthErrors};
+pub use concertina_kv::store::ContextId;
+pub use options::ServiceOptions;
+pub use report::{ContextUsage, Residence, Served, Switch};
+
+use crate::forward::geometry;
+use crate::{Engine, Error, Result};
+use entry::Entry;
+use keeper::Keeper;
+use lane::Lane;
+
+/// Bytes of the model's chunks.
+#[derive(Debug, Clone, Copy)]
+struct PageBytes(KvGeometry);
+
+impl ChunkBytes for PageBytes {
+    fn memory(&self, width: Width) -> u64 {
+        self.0.chunk_bytes(width)
+    }
+
+    fn disk(&self, width: Width) -> u64 {
+        // A tag for each layer.
+        self.0.chunk_bytes(width) + 16 * self.0.layers as u64
+    }
+}
+
+/// One resident model that many apps' contexts share.
+pub struct Service {
+    engine: Engine,
+    options: ServiceOptions,
+    model: ModelId,
+    geometry: KvGeometry,
+    keeper: Keeper,
+    readers: Vec<Lane>,
+    manager: Manager<PageBytes>,
+    rates: Rates,
+    /// Contexts that were used since the service opened.
+    entries: BTreeMap<u64, Entry>,
+    /// The device that the books are about.
+    generation: u64,
+    /// The context whose call has begun and has not returned.
+    running: Option<u64>,
+}
+
+impl Service {
+    /// Serve the contexts of `store` with `engine`, whose options went through [`ServiceOptions::prepare`]. Unless the rates
+    /// of the device are known they are measured now, which takes about as long as 150 tokens of prefill.
+    ///
+    /// # Errors
+    /// If the model cannot be read, the device fails, or the system grants no threads.
+    pub async fn open(mut engine: Engine, store: Store, options: ServiceOptions) -> Result<Self> {
+        let model = model_id(&engine)?;
+        let geometry = geometry(&engine.model.spec, engine.options.exact);
+        let budget = memory_budget(&mut engine, geometry).await?;
+        let features = options.policy.features();
+        let mut manager =
+            Manager::new(features, PageBytes(geometry), budget, options.width_errors, options.average_bits);
+        manager.set_split(options.split);
+        let readers = (0..options.readers.max(1)).map(|i| Lane::start(&format!("concertina-read-{i}")));
+        let readers = readers.collect::<Result<_>>()?;
+        let (rates, known) = rates::known(&engine, &options);
+        let mut service = Self {
+            generation: engine.generation,
+            engine,
+            options,
+            model,
+            geometry,
+            keeper: Keeper::new(store)?,
+            readers,
+            manager,
+            rates,
+            entries: BTreeMap::new(),
+            running: None,
+        };
+        if !known {
+            service.measure_rates().await?;
+        }
+        Ok(service)
+    }
+
+    /// The engine that answers.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// The engine, for what does not concern contexts of the service.
+    pub fn engine_mut(&mut self) -> &mut Engine {
+        &mut self.engine
+    }
+
+    /// How fast the device computes and reads, as measured.
+    pub fn rates(&self) -> &Rates {
+        &self.rates
+    }
+
+    /// Bytes of keys and values: in use, the most that were in use at once, and the budget.
+    pub fn memory(&self) -> (u64, u64, u64) {
+        let budget = self.manager.budget();
+        (budget.used(), budget.peak(), budget.limit())
+    }
+
+    /// Restore in another way than planned: for comparison.
+    pub fn set_split(&mut self, split: Split) {
+        self.manager.set_split(split);
+    }
+
+    /// Give keys and values at most so many bytes from now on, but no more than were allocated. What does not fit goes.
+    ///
+    /// # Errors
+    /// If a chunk must be written before it goes and the device fails.
+    pub async fn set_memory_budget(&mut self, bytes: u64) -> Result<()> {
+        self.recover().await?;
+        let most = memory_budget(&mut self.engine, self.geometry).await?;
+        let evictions = self.manager.set_budget(bytes.min(most));
+        self.carry_out(&evictions).await.map(drop)
+    }
+
+    /// Wait until everything is on disk, and close.
+    ///
+    /// # Errors
+    /// Where writing fails; what was acknowledged is safe nevertheless.
+    pub async fn close(mut self) -> Result<Engine> {
+        self.recover().await?;
+        for context in self.keeper.pending() {
+            let reports = self.keeper.settle(context).await;
+            self.note(reports);
+        }
+        self.keep_rates();
+        self.entries.clear();
+        self.keeper.ask(|store| store.flush()).await??;
+        Ok(self.engine)
+    }
+
+    /// Milliseconds since 1970.
+    fn now_ms() -> u64 {
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+    }
+}
+
+/// Bytes that the books may hand out. Slabs that are not full of their width's chunks take a little more than their
+/// chunks; two are left for that.
+async fn memory_budget(engine: &mut Engine, geometry: KvGeometry) -> Result<u64> {
+    let units = engine.device().await?.forward.capacity().units as u64;
+    let all = units * geometry.unit_bytes() * geometry.layers as u64;
+    let chunk = geometry.chunk_bytes(geometry.written);
+    Ok(all.saturating_sub((all / 16).min(16 * chunk)))
+}
+
+/// A hash of everything that the model's files hold.
+fn model_id(engine: &Engine) -> Result<ModelId> {
+    let mut hasher = blake3::Hasher::new();
+    let mut buffer = vec![0; 1 << 20];
+    for source in &engine.model.sources {
+        let len = source.len();
+        hasher.update(&len.to_le_bytes());
+        let mut at = 0;
+        while at < len {
+            let n = (len - at).min(buffer.len() as u64);
+            let piece = &mut buffer[..n as usize];
+            let failed = |source| Error::File { path: "the model".into(), source };
+            source.read_at(at, piece).map_err(failed)?;
+            hasher.update(piece);
+            source.done_with(at, n);
+            at += n;
+        }
+    }
+    Ok(ModelId(*hasher.finalize().as_bytes()))
+}

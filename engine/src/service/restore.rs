@@ -1,0 +1,177 @@
+//! Bringing a context back: lanes read and open its chunks while the device computes others.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use concertina_kv::policy::RestorePlan;
+use concertina_kv::store::{ChunkReader, Missing};
+use concertina_kv::{CHUNK_TOKENS, Width};
+use futures::channel::mpsc::{UnboundedReceiver, unbounded};
+use futures::stream::StreamExt as _;
+use web_time::Instant;
+
+use super::{Service, Switch};
+use crate::api::yield_now;
+use crate::{Error, Result};
+
+/// Bytes that go to the device in one submission.
+const DELIVERY_BYTES: usize = 4 << 20;
+
+/// A chunk that was read, or could not be.
+type Arrival = (u32, std::result::Result<Vec<u8>, Missing>);
+
+impl Service {
+    /// Bring back the chunks of a plan. Room was made for them.
+    pub(super) async fn restore(&mut self, key: u64, plan: &RestorePlan, switch: &mut Switch) -> Result<()> {
+        switch.planned_ms = plan.total_s * 1e3;
+        switch.choice = Some(plan.choice);
+        if plan.read.is_empty() && plan.recompute.is_empty() {
+            return Ok(());
+        }
+        let mut readers = VecDeque::with_capacity(plan.read.len());
+        let mut to_compute: BTreeSet<u32> = plan.recompute.iter().copied().collect();
+        for index in &plan.read {
+            if let Some(reader) = self.entry(key)?.readers.get(index).cloned() {
+                self.bring(key, *index, reader.width()).await?;
+                switch.read_bytes += reader.bytes();
+                readers.push_back(reader);
+            } else {
+                switch.lost += 1;
+                self.replace_lost(key, *index).await?;
+                to_compute.insert(*index);
+            }
+        }
+        let mut waiting: BTreeSet<u32> = readers.iter().map(|reader| reader.index() as u32).collect();
+        for index in &plan.recompute {
+            self.bring(key, *index, self.geometry.written).await?;
+        }
+        let start = Instant::now();
+        let mut arrivals = self.start_reading(readers);
+        let (mut undelivered, mut read_s, mut computed_s) = (0, 0.0, 0.0);
+        while !waiting.is_empty() || !to_compute.is_empty() {
+            // A chunk can be computed once all before it are there.
+            let batch = self.computable(&waiting, &to_compute);
+            let next = if batch.is_empty() { arrivals.next().await } else { arrivals.try_recv().ok() };
+            if let Some(arrival) = next {
+                let index = arrival.0;
+                waiting.remove(&index);
+                match self.deliver(key, arrival)? {
+                    Some(bytes) => {
+                        switch.read += 1;
+                        undelivered += bytes;
+                    }
+                    None => {
+                        switch.lost += 1;
+                        self.replace_lost(key, index).await?;
+                        to_compute.insert(index);
+                    }
+                }
+                if undelivered >= DELIVERY_BYTES || waiting.is_empty() {
+                    self.submit().await?;
+                    undelivered = 0;
+                }
+                if waiting.is_empty() {
+                    read_s = start.elapsed().as_secs_f64();
+                }
+            } else if batch.is_empty() {
+                return Err(super::keeper::stopped());
+            } else {
+                self.recompute(key, &batch).await?;
+                switch.recomputed += batch.len();
+                to_compute.retain(|index| !batch.contains(index));
+                // Whoever waits for the call may have had enough.
+                yield_now().await;
+            }
+        }
+        let device = self.engine.device().await?;
+        device.backend.flush().await?;
+        if switch.recomputed > 0 {
+            computed_s = start.elapsed().as_secs_f64();
+        } else {
+            read_s = start.elapsed().as_secs_f64();
+        }
+        if switch.lost == 0 {
+            self.rates.read.observe(switch.read_bytes as f64, read_s);
+            self.rates.recompute.observe((switch.recomputed * CHUNK_TOKENS) as f64, computed_s);
+        }
+        Ok(())
+    }
+
+    /// Have the lanes read chunks, in order.
+    fn start_reading(&self, readers: VecDeque<ChunkReader>) -> UnboundedReceiver<Arrival> {
+        let (sender, arrivals) = unbounded();
+        let lanes = self.readers.len().min(readers.len());
+        let queue = Arc::new(Mutex::new(readers));
+        for lane in &self.readers[..lanes] {
+            let (queue, sender) = (Arc::clone(&queue), sender.clone());
+            lane.run(move || {
+                let take = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+                // Nobody listens any more where the call was dropped.
+                while let Some(reader) = take().filter(|_| !sender.is_closed()) {
+                    let mut contents = Vec::new();
+                    let read = reader.read_whole(&mut contents).map(|()| contents);
+                    let _ = sender.unbounded_send((reader.index() as u32, read));
+                }
+            });
+        }
+        arrivals
+    }
+
+    /// As many of the chunks to compute as fit a batch and need no chunk that has not come yet.
+    fn computable(&self, waiting: &BTreeSet<u32>, to_compute: &BTreeSet<u32>) -> Vec<u32> {
+        let most = self.engine.device.as_ref().map_or(0, |d| d.forward.capacity().rows / CHUNK_TOKENS).max(1);
+        let first_waiting = waiting.first().copied().unwrap_or(u32::MAX);
+        to_compute.iter().copied().take_while(|index| *index < first_waiting).take(most).collect()
+    }
+
+    /// Stage a chunk that was read for its place. `None`: it could not be read, or is not what was stored.
+    fn deliver(&mut self, key: u64, (index, contents): Arrival) -> Result<Option<usize>> {
+        let Ok(contents) = contents else { return Ok(None) };
+        let place = self.entry(key)?.context.table.entries()[index as usize];
+        let device = self.engine.device.as_mut().ok_or_else(|| Error::DeviceLost("no device is open".into()))?;
+        let Some(place) = place.filter(|place| device.forward.chunk_bytes(*place) == contents.len()) else {
+            return Ok(None);
+        };
+        device.forward.write_chunk(&mut device.backend, place, &contents);
+        Ok(Some(contents.len()))
+    }
+
+    async fn submit(&mut self) -> Result<()> {
+        let device = self.engine.device().await?;
+        device.forward.deliver(&mut device.backend).await
+    }
+
+    /// A chunk could not be read: a place for it as it will be computed, and no copy on disk.
+    async fn replace_lost(&mut self, key: u64, index: u32) -> Result<()> {
+        let entry = self.entry_mut(key)?;
+        entry.context.evict(index as usize);
+        if let Some(reader) = entry.readers.remove(&index) {
+            log::warn!("chunk {index} of a context is damaged on disk; it is computed anew");
+            drop(self.keeper.start(move |store| store.drop_missing(&reader)));
+        }
+        let evictions = self.manager.lost((key, index))?;
+        self.carry_out(&evictions).await?;
+        self.bring(key, index, Width::W16).await.map(drop)
+    }
+
+    /// Compute keys and values of chunks anew, all of whose predecessors are there.
+    async fn recompute(&mut self, key: u64, chunks: &[u32]) -> Result<()> {
+        let level = self.entry(key)?.level;
+        // Chunks may have more rows than a batch holds.
+        let device = self.engine.device().await?;
+        let most = device.forward.capacity().rows;
+        let Some(entry) = self.entries.get_mut(&key) else { return Ok(()) };
+        let written = entry.context.table.tokens();
+        let positions: Vec<usize> = chunks
+            .iter()
+            .flat_map(|chunk| {
+                let first = *chunk as usize * CHUNK_TOKENS;
+                first..(first + CHUNK_TOKENS).min(written)
+            })
+            .collect();
+        for positions in positions.chunks(most) {
+            device.recompute(&mut entry.context, level, positions).await?;
+        }
+        Ok(())
+    }
+}

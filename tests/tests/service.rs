@@ -1,0 +1,201 @@
+//! Contexts as a service: they outlive calls and processes, stay within the budget, come back whichever way they are
+//! restored, and belong to their app alone.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use concertina::kv::store::MemoryMedium;
+use concertina::service::{Policy, Residence, Service, ServiceOptions, Split};
+use concertina::{Engine, Error, Options};
+use concertina_tests::system::{ask, by, greedy, ids, load, note, options, serve, store, tiny};
+use futures::FutureExt as _;
+use pollster::block_on;
+
+fn tiny_engine(options: Options) -> Engine {
+    load(tiny("llama").gguf(), options)
+}
+
+/// Bytes of `chunks` chunks of the tiny model at 16 bits, and what the service keeps for slabs that are not full.
+fn budget(chunks: u64) -> u64 {
+    let engine = tiny_engine(Options::default());
+    let spec = &engine.model().spec;
+    let chunk = (2 * spec.layers.len() * spec.n_groups * spec.head_dim * 2 * 16) as u64;
+    (chunks + chunks.div_ceil(8)) * chunk
+}
+
+fn small(medium: &Arc<MemoryMedium>, opening: u8, chunks: u64, how: ServiceOptions) -> Service {
+    let options = Options { kv_budget_bytes: budget(chunks), ..options(None) };
+    serve(store(medium, opening), how, options, tiny_engine)
+}
+
+#[test]
+fn a_context_goes_on_in_the_next_process() {
+    let medium = Arc::new(MemoryMedium::new());
+    let how = || by(Policy::OursNoCompression);
+    let prompt = ids(70, 1);
+    let mut first = small(&medium, 1, 64, how());
+    let id = block_on(first.create("mail", None)).unwrap();
+    let one = ask(&mut first, "mail", id, &prompt, 5).unwrap().answer;
+    let more = ids(9, 2);
+    let fork = block_on(first.fork("mail", id, None)).unwrap();
+    let expected = ask(&mut first, "mail", fork, &more, 8).unwrap().answer.tokens;
+    block_on(first.close()).unwrap();
+
+    let mut second = small(&medium, 2, 64, how());
+    let tokens = block_on(second.tokens("mail", id)).unwrap();
+    assert_eq!(tokens, [&prompt[..], &one.tokens].concat());
+    let served = ask(&mut second, "mail", id, &more, 8).unwrap();
+    assert_eq!(served.answer.tokens, expected);
+    assert_eq!((served.switch.read, served.switch.recomputed), (5, 0), "{:?}", served.switch);
+    assert_eq!(served.answer.prefill_tokens, 10, "the last token of the answer, and the new ones");
+}
+
+#[test]
+fn many_contexts_share_a_small_budget_under_every_policy() {
+    for policy in Policy::ALL {
+        let medium = Arc::new(MemoryMedium::new());
+        let mut service = small(&medium, 1, 24, by(policy));
+        let contexts: Vec<_> = (0..6).map(|_| block_on(service.create("app", None)).unwrap()).collect();
+        let mut said: Vec<Vec<u32>> = vec![Vec::new(); contexts.len()];
+        for round in 0..3 {
+            for (i, id) in contexts.iter().enumerate() {
+                let prompt = ids(30 + 7 * i, round * 10 + i as u64);
+                let answer = ask(&mut service, "app", *id, &prompt, 4).unwrap().answer;
+                said[i].extend_from_slice(&prompt);
+                said[i].extend_from_slice(&answer.tokens);
+                let (used, peak, limit) = service.memory();
+                assert!(used <= limit && peak <= limit, "{policy:?}");
+            }
+        }
+        for (id, said) in contexts.iter().zip(&said) {
+            assert_eq!(&block_on(service.tokens("app", *id)).unwrap(), said, "{policy:?}");
+        }
+        let usage = block_on(service.list("app")).unwrap();
+        let in_memory = usage.iter().filter(|u| u.residence != Residence::Disk).count();
+        note(format!("{policy:?}: {in_memory} of 6 contexts have chunks in memory"));
+        assert!(in_memory < 6 || usage.iter().any(|u| u.residence == Residence::Partly) || policy != Policy::ChunkSwap);
+        assert!(usage.iter().map(|u| u.memory_bytes).sum::<u64>() <= service.memory().2);
+    }
+}
+
+/// Chunks of 16 bits come back bit by bit when read, and but for rounding when computed.
+#[test]
+fn every_split_of_reading_and_computing_gives_the_same_answer() {
+    let prompt = ids(200, 3);
+    let mut answers = Vec::new();
+    let splits = [Split::AllRead, Split::AllRecompute, Split::Alternating, Split::Random(1), Split::Random(2)];
+    for split in splits {
+        let medium = Arc::new(MemoryMedium::new());
+        let mut service = small(&medium, 1, 64, ServiceOptions { split, ..by(Policy::OursNoCompression) });
+        let id = block_on(service.create("app", None)).unwrap();
+        ask(&mut service, "app", id, &prompt, 3).unwrap();
+        block_on(service.set_memory_budget(0)).unwrap();
+        assert_eq!(block_on(service.usage("app", id)).unwrap().residence, Residence::Disk);
+        block_on(service.set_memory_budget(u64::MAX)).unwrap();
+        let scores = block_on(service.score("app", id, &ids(20, 4), 100, false)).unwrap();
+        block_on(service.set_memory_budget(0)).unwrap();
+        block_on(service.set_memory_budget(u64::MAX)).unwrap();
+        let served = ask(&mut service, "app", id, &ids(5, 5), 12).unwrap();
+        note(format!("{split:?}: read {}, computed {}", served.switch.read, served.switch.recomputed));
+        assert_eq!(served.switch.read + served.switch.recomputed, 13);
+        answers.push((served.answer.tokens, scores));
+    }
+    for (tokens, scores) in &answers[1..] {
+        assert_eq!(tokens, &answers[0].0);
+        let off = scores.iter().zip(&answers[0].1).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(off < 2e-3, "{off}");
+    }
+}
+
+#[test]
+fn damaged_chunks_are_computed_anew() {
+    let medium = Arc::new(MemoryMedium::new());
+    let mut service = small(&medium, 1, 64, by(Policy::OursNoCompression));
+    let id = block_on(service.create("app", None)).unwrap();
+    let other = block_on(service.create("app", None)).unwrap();
+    ask(&mut service, "app", id, &ids(100, 6), 3).unwrap();
+    let twin = block_on(service.fork("app", id, None)).unwrap();
+    let expected = ask(&mut service, "app", twin, &ids(4, 7), 8).unwrap().answer.tokens;
+    ask(&mut service, "app", other, &ids(50, 8), 3).unwrap();
+    block_on(service.close()).unwrap();
+    // A byte in each third kilobyte of the payload.
+    let payload = medium.bytes("seg.0").or_else(|| medium.bytes("seg.00000000")).expect("a segment");
+    for at in (100..payload.len() as u64).step_by(3 << 10) {
+        medium.corrupt("seg.00000000", at, 1);
+    }
+    let mut service = small(&medium, 2, 64, by(Policy::OursNoCompression));
+    let served = ask(&mut service, "app", id, &ids(4, 7), 8).unwrap();
+    assert!(served.switch.lost > 0, "{:?}", served.switch);
+    assert_eq!(served.answer.tokens, expected);
+    assert_eq!(block_on(service.tokens("app", other)).unwrap().len(), 53);
+}
+
+#[test]
+fn a_call_that_is_dropped_or_fails_leaves_the_context_as_it_was() {
+    let medium = Arc::new(MemoryMedium::new());
+    let mut service = small(&medium, 1, 16, by(Policy::Ours));
+    let id = block_on(service.create("app", None)).unwrap();
+    ask(&mut service, "app", id, &ids(40, 1), 3).unwrap();
+    let before = block_on(service.tokens("app", id)).unwrap();
+    for polls in [0, 1, 3, 6] {
+        let prompt = ids(150, 2);
+        let options = greedy(20);
+        let mut call = Box::pin(service.generate("app", id, &prompt, &options, |_| ControlFlow::Continue(())));
+        for _ in 0..polls {
+            assert!((&mut call).now_or_never().is_none());
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+        drop(call);
+        assert_eq!(block_on(service.tokens("app", id)).unwrap(), before);
+    }
+    // More than the budget holds.
+    let error = ask(&mut service, "app", id, &ids(400, 3), 3).unwrap_err();
+    assert!(matches!(error, Error::OverBudget(_) | Error::ContextFull { .. }), "{error}");
+    assert_eq!(block_on(service.tokens("app", id)).unwrap(), before);
+    ask(&mut service, "app", id, &ids(5, 4), 3).unwrap();
+}
+
+#[test]
+fn an_app_cannot_reach_anothers_contexts_and_has_its_limit() {
+    let medium = Arc::new(MemoryMedium::new());
+    let mut service = small(&medium, 1, 64, ServiceOptions { contexts_per_app: 2, ..by(Policy::Ours) });
+    let mine = block_on(service.create("mail", None)).unwrap();
+    ask(&mut service, "mail", mine, &ids(40, 1), 3).unwrap();
+    let nobodys = concertina::service::ContextId(mine.0 ^ 1);
+    for id in [mine, nobodys] {
+        // The same words for a context that is another's and for one that is nobody's.
+        let error = ask(&mut service, "spy", id, &ids(4, 1), 3).unwrap_err().to_string();
+        assert_eq!(error, "contexts on disk: the app has no such context");
+        assert!(block_on(service.tokens("spy", id)).is_err());
+        assert!(block_on(service.fork("spy", id, None)).is_err());
+        assert!(block_on(service.delete("spy", id)).is_err());
+        assert!(block_on(service.pin("spy", id, true)).is_err());
+        assert!(block_on(service.prewarm("spy", id, 100)).is_err());
+        assert!(block_on(service.compact("spy", id, 0, 0)).is_err());
+    }
+    assert!(block_on(service.list("spy")).unwrap().is_empty());
+    block_on(service.create("mail", None)).unwrap();
+    assert!(matches!(block_on(service.create("mail", None)), Err(Error::TooManyContexts { limit: 2 })));
+    block_on(service.create("spy", None)).unwrap();
+}
+
+#[test]
+fn pinned_contexts_stay_and_compacted_ones_go_on() {
+    let medium = Arc::new(MemoryMedium::new());
+    let mut service = small(&medium, 1, 32, by(Policy::OursNoCompression));
+    let pinned = block_on(service.create("app", None)).unwrap();
+    ask(&mut service, "app", pinned, &ids(100, 1), 3).unwrap();
+    block_on(service.pin("app", pinned, true)).unwrap();
+    let other = block_on(service.create("app", None)).unwrap();
+    ask(&mut service, "app", other, &ids(230, 2), 3).unwrap();
+    assert_eq!(block_on(service.usage("app", pinned)).unwrap().residence, Residence::Memory);
+    assert_eq!(block_on(service.compact("app", other, 16, 100)).unwrap(), 133);
+    let tokens = block_on(service.tokens("app", other)).unwrap();
+    assert_eq!((tokens.len(), &tokens[..16]), (100, &ids(230, 2)[..16]));
+    let served = ask(&mut service, "app", other, &ids(5, 4), 4).unwrap();
+    let mut fresh = tiny_engine(options(None));
+    let mut context = fresh.context().unwrap();
+    let prompt = [&tokens[..], &ids(5, 4)].concat();
+    let expected = block_on(fresh.generate(&mut context, &prompt, &greedy(4), |_| ControlFlow::Continue(()))).unwrap();
+    assert_eq!(served.answer.tokens, expected.tokens);
+}
