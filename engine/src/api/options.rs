@@ -114,6 +114,12 @@ impl Options {
         self.prefill_rows.clamp(1, 1024)
     }
 
+    /// Bytes of GPU memory that keys and values of `tokens` tokens take as they are written.
+    pub fn bytes_of(&self, spec: &ModelSpec, tokens: usize) -> u64 {
+        let geometry = geometry(spec, self.exact);
+        geometry.chunk_bytes(geometry.written) * KvGeometry::chunks_for(tokens) as u64
+    }
+
     /// Tokens whose keys and values fit `bytes` of GPU memory.
     pub fn tokens_within(&self, spec: &ModelSpec, bytes: u64) -> usize {
         let geometry = geometry(spec, self.exact);

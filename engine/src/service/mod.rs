@@ -145,16 +145,25 @@ impl Service {
         self.carry_out(&evictions).await.map(drop)
     }
 
+    /// Wait until everything that was written behind the callers' backs is on disk.
+    ///
+    /// # Errors
+    /// None today; what could not be written is computed anew when it is needed.
+    pub async fn idle(&mut self) -> Result<()> {
+        for context in self.keeper.pending() {
+            let reports = self.keeper.settle(context).await;
+            self.note(reports);
+        }
+        Ok(())
+    }
+
     /// Wait until everything is on disk, and close.
     ///
     /// # Errors
     /// Where writing fails; what was acknowledged is safe nevertheless.
     pub async fn close(mut self) -> Result<Engine> {
         self.recover().await?;
-        for context in self.keeper.pending() {
-            let reports = self.keeper.settle(context).await;
-            self.note(reports);
-        }
+        self.idle().await?;
         self.keep_rates();
         self.entries.clear();
         self.keeper.ask(|store| store.flush()).await??;

@@ -4,6 +4,7 @@ pub mod decode;
 pub mod kernels;
 pub mod prefill;
 mod report;
+pub mod switch;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
@@ -16,15 +17,17 @@ Examples:
   concertina bench decode --runs 5 --json
   concertina bench decode --context 128,4096 --kv-bits 4
   concertina bench prefill --level 20,60,100
-  concertina bench kernels --svg roofline.svg --trace pass.json";
+  concertina bench kernels --svg roofline.svg --trace pass.json
+  concertina bench switch --svg switch.svg";
 
-/// Measure the speed of prefill, of decode and of every kernel on this machine.
+/// Measure the speed of prefill, of decode, of every kernel and of coming back to contexts on this machine.
 #[derive(Debug, Clone, Subcommand)]
 #[command(after_help = EXAMPLES)]
 pub enum BenchCommand {
     Prefill(prefill::PrefillArgs),
     Decode(decode::DecodeArgs),
     Kernels(kernels::KernelsArgs),
+    Switch(switch::SwitchArgs),
 }
 
 /// What both measurements share.
@@ -50,5 +53,6 @@ pub fn run(global: &GlobalArgs, command: &BenchCommand) -> Result<()> {
         BenchCommand::Prefill(args) => prefill::run(global, args),
         BenchCommand::Decode(args) => decode::run(global, args),
         BenchCommand::Kernels(args) => kernels::run(global, args),
+        BenchCommand::Switch(args) => switch::run(global, args),
     }
 }

@@ -34,6 +34,11 @@ pub fn measure(args: &RunsArgs, what: &str, mut measure: impl FnMut() -> Result<
     Ok(runs)
 }
 
+/// A line on standard output.
+pub fn say(line: &str) -> Result<()> {
+    Ok(writeln!(std::io::stdout().lock(), "{line}")?)
+}
+
 /// What the device was asked to do for each token, on average.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct Overhead {
