@@ -320,6 +320,17 @@ impl Backend {
         }
     }
 
+    /// Fill slices with zeros.
+    pub fn clear(&mut self, slices: &[Slice]) -> Result<()> {
+        match self {
+            Backend::Gpu(gpu) => gpu.clear(slices),
+            Backend::Cpu(cpu) => {
+                slices.iter().for_each(|slice| cpu.write(*slice, &vec![0; slice.len as usize]));
+                Ok(())
+            }
+        }
+    }
+
     /// Read slices back, one after the other, in one submission.
     pub async fn gather(&mut self, from: &[Slice]) -> Result<Vec<u8>> {
         let counters = self.count();

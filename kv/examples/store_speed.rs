@@ -23,8 +23,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut store = Store::open(Arc::new(MemoryMedium::new()), &Options::new([1; 32], [2; 32]))?;
     let context = store.create("mail", ModelId([0; 32]), 0)?;
     store.append("mail", context, 0, &tokens, 0)?;
-    let puts: Vec<_> =
-        (0..128).map(|index| ChunkPut { index, level: 0, width: Width::W4, density: 0.0, layers: &layers }).collect();
+    let puts: Vec<_> = (0..128)
+        .map(|index| ChunkPut { index, tokens: 16, level: 0, width: Width::W4, density: 0.0, layers: &layers })
+        .collect();
     let start = Instant::now();
     let report = store.put_chunks("mail", context, &puts)?;
     let put_s = start.elapsed().as_secs_f64();

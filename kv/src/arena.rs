@@ -85,6 +85,25 @@ impl Arena {
         open.map(|slab| slab.room - slab.taken.len() as u32).sum::<u32>() + fresh
     }
 
+    /// Units that no chunk has: ranges of them, in order.
+    pub fn free_units(&self) -> Vec<std::ops::Range<u32>> {
+        let mut free = Vec::new();
+        for slab in 0..self.slabs.len() as u32 {
+            let (begin, end) = (slab * self.slab_units, slab * self.slab_units + self.slab_size(slab));
+            let mut from = begin;
+            if let Some(inside) = &self.slabs[slab as usize] {
+                let units = self.units[inside.width as usize];
+                for at in &inside.taken {
+                    free.push(from..begin + at * units);
+                    from = begin + (at + 1) * units;
+                }
+            }
+            free.push(from..end);
+        }
+        free.retain(|range| !range.is_empty());
+        free
+    }
+
     /// Take a place for a chunk: its first unit.
     pub fn take(&mut self, width: Width) -> Result<u32, OutOfRoom> {
         let units = self.units[width as usize];
@@ -184,6 +203,9 @@ mod tests {
                 }
                 assert!(arena.used() <= arena.capacity());
             }
+            let mut free = vec![false; capacity as usize];
+            arena.free_units().into_iter().flatten().for_each(|unit| free[unit as usize] = true);
+            assert!(owner.iter().zip(&free).all(|(owned, free)| owned != free), "seed {seed}: free is what nobody has");
             held.into_iter().for_each(|(width, place)| arena.give(width, place));
             assert_eq!(arena.used(), 0, "seed {seed}: everything came back");
             let whole = capacity / geometry.units(Width::W16);

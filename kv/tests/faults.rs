@@ -277,7 +277,7 @@ fn the_disk_budget_is_hard_and_leaves_tokens_their_room() {
     };
     let mut stored = 0;
     let full = loop {
-        let put = ChunkPut { index: stored, level: 0, width: Width::W16, density: 0.0, layers: &[&layer] };
+        let put = ChunkPut { index: stored, tokens: 16, level: 0, width: Width::W16, density: 0.0, layers: &[&layer] };
         match store.put_chunks("mail", id, &[put]) {
             Ok(_) => stored += 1,
             Err(error) => break error,
@@ -289,7 +289,7 @@ fn the_disk_budget_is_hard_and_leaves_tokens_their_room() {
     store.append("mail", id, 6400, &tokens, 0).expect("tokens have room when payload has none");
     assert_eq!(store.chunks("mail", id).unwrap().len(), stored, "a full disk loses nothing");
     store.drop_chunks("mail", id, 0..10).unwrap();
-    let put = ChunkPut { index: 0, level: 0, width: Width::W16, density: 0.0, layers: &[&layer] };
+    let put = ChunkPut { index: 0, tokens: 16, level: 0, width: Width::W16, density: 0.0, layers: &[&layer] };
     store.put_chunks("mail", id, &[put]).expect("freed room is room");
     assert_eq!(store.check().unwrap().problems, Vec::<String>::new());
 }
@@ -316,8 +316,9 @@ fn a_deleted_context_is_found_nowhere() {
     let doomed = store.fork(app, survivor, 32, 0).unwrap();
     store.append(app, doomed, 32, &secret[32..], 0).unwrap();
     let layers: Vec<&[u8]> = vec![&payload; LAYERS];
-    let puts: Vec<_> =
-        (0..4).map(|index| ChunkPut { index, level: 0, width: Width::W16, density: 0.0, layers: &layers }).collect();
+    let puts: Vec<_> = (0..4)
+        .map(|index| ChunkPut { index, tokens: 16, level: 0, width: Width::W16, density: 0.0, layers: &layers })
+        .collect();
     store.put_chunks(app, doomed, &puts).unwrap();
     store.adopt(app, survivor, 0).unwrap();
     store.flush().unwrap();
@@ -349,7 +350,7 @@ fn apps_share_nothing_and_cannot_name_each_others_contexts() {
     let theirs = store.create("notes", MODEL, 0).unwrap();
     let layers = [contents(&tokens, 0, 0, Width::W4, 0)];
     let layers = [layers[0].as_slice()];
-    let put = ChunkPut { index: 0, level: 0, width: Width::W4, density: 0.0, layers: &layers };
+    let put = ChunkPut { index: 0, tokens: 16, level: 0, width: Width::W4, density: 0.0, layers: &layers };
     store.append("mail", mine, 0, &tokens, 0).unwrap();
     store.append("notes", theirs, 0, &tokens, 0).unwrap();
     assert_eq!(store.put_chunks("mail", mine, &[put]).unwrap().written, 1);

@@ -132,6 +132,11 @@ impl Context {
         Ok(if std::mem::take(&mut self.table_is_new) { 0 } else { new })
     }
 
+    /// Units of the arena that no context has.
+    pub(crate) fn free_units(&self) -> Vec<std::ops::Range<u32>> {
+        self.kv().arena.free_units()
+    }
+
     /// Whether the arena has places for so many chunks as the forward pass writes them.
     pub(crate) fn has_room(&self, chunks: usize) -> bool {
         let state = self.kv();

@@ -1,5 +1,7 @@
 //! Chunks on their way out of the arena and back into it.
 
+use std::ops::Range;
+
 use concertina_kv::ChunkEntry;
 use concertina_shaders::Step;
 
@@ -37,6 +39,24 @@ impl Forward {
         for (to, bytes) in self.extents(entry).zip(bytes.chunks_exact(layer)) {
             backend.stage(to, bytes);
         }
+    }
+
+    /// Overwrite units of every layer with zeros.
+    pub fn clear_units(&self, backend: &mut Backend, units: &[Range<u32>]) -> Result<()> {
+        let unit = geometry(&self.spec, self.capacity.exact).unit_bytes();
+        let of = |pages: &Slice, range: &Range<u32>| Slice {
+            offset: pages.offset + u64::from(range.start) * unit,
+            len: u64::from(range.end - range.start) * unit,
+            ..*pages
+        };
+        let slices: Vec<Slice> =
+            self.buffers.pages.iter().flat_map(|pages| units.iter().map(move |range| of(pages, range))).collect();
+        backend.clear(&slices)
+    }
+
+    /// All pages of all layers.
+    pub async fn read_pages(&self, backend: &mut Backend) -> Result<Vec<u8>> {
+        backend.gather(&self.buffers.pages).await
     }
 
     /// Submit what was written.

@@ -336,6 +336,17 @@ impl Gpu {
         Ok(Prepared { ops })
     }
 
+    /// Fill slices with zeros.
+    pub fn clear(&mut self, slices: &[Slice]) -> Result<()> {
+        self.faults.check()?;
+        let mut encoder = self.begin(None);
+        for slice in slices {
+            encoder.clear_buffer(self.buffer(slice.buf), slice.offset, Some(slice.len));
+        }
+        self.queue.submit([encoder.finish()]);
+        self.faults.check()
+    }
+
     /// Read slices back, one after the other, in one submission.
     pub async fn gather(&mut self, from: &[Slice]) -> Result<Vec<u8>> {
         self.faults.check()?;

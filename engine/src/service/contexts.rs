@@ -235,18 +235,13 @@ impl Service {
         Ok(())
     }
 
-    /// Overwrite a context's pages, so that nothing of it is found where others' chunks will be.
+    /// Overwrite every page that a context has and every free one: chunks that were evicted or became narrower have left
+    /// copies there.
     async fn wipe(&mut self, key: u64) -> Result<()> {
-        let places: Vec<_> = self.entry(key)?.context.table.entries().iter().flatten().copied().collect();
-        if places.is_empty() {
-            return Ok(());
-        }
+        self.reset(key);
+        let units = self.entry(key)?.context.free_units();
         let device = self.engine.device().await?;
-        for place in places {
-            let zeros = vec![0; device.forward.chunk_bytes(place)];
-            device.forward.write_chunk(&mut device.backend, place, &zeros);
-        }
-        device.forward.deliver(&mut device.backend).await
+        device.forward.clear_units(&mut device.backend, &units)
     }
 
     fn usage_of(&self, app: &str, info: ContextInfo, order: &[u64]) -> ContextUsage {

@@ -45,8 +45,12 @@ impl Entry {
 
     /// Width on disk and density of each chunk whose keys and values were computed at the entry's level.
     pub fn on_disk(&self) -> Vec<(Option<Width>, f64)> {
+        let written = self.context.table.tokens();
         let of = |i: usize| {
-            let reader = self.readers.get(&(i as u32)).filter(|reader| u32::from(reader.level()) == self.level);
+            // A power cut may have kept tokens that its chunk does not hold.
+            let needed = (written - i * CHUNK_TOKENS).min(CHUNK_TOKENS);
+            let fits = |reader: &&ChunkReader| u32::from(reader.level()) == self.level && reader.tokens() >= needed;
+            let reader = self.readers.get(&(i as u32)).filter(fits);
             (reader.map(ChunkReader::width), self.density(i))
         };
         (0..self.context.table.entries().len()).map(of).collect()

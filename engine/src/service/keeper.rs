@@ -18,6 +18,8 @@ const BATCH: usize = 8;
 #[derive(Debug, Clone, Copy)]
 pub struct Outgoing {
     pub index: u32,
+    /// Tokens whose keys and values it holds.
+    pub tokens: usize,
     pub width: Width,
     pub density: f32,
     /// Bytes of all its layers.
@@ -143,6 +145,7 @@ fn put(
             .zip(slices.chunks_exact(layers))
             .map(|(chunk, layers)| ChunkPut {
                 index: chunk.index as usize,
+                tokens: chunk.tokens,
                 level: level as u16,
                 width: chunk.width,
                 density: chunk.density,

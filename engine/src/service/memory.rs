@@ -1,7 +1,7 @@
 //! Making room: what the books say is carried out here.
 
 use concertina_kv::policy::Eviction;
-use concertina_kv::{ChunkEntry, Width};
+use concertina_kv::{CHUNK_TOKENS, ChunkEntry, Width};
 
 use super::keeper::{Outgoing, Report};
 use super::{Entry, Service};
@@ -62,7 +62,7 @@ impl Service {
         self.carry_out(&evictions).await?;
         // The arena hands out whole slabs: see that it has one before the forward pass asks.
         let entry = self.entry_mut(key)?;
-        let new = tokens.div_ceil(concertina_kv::CHUNK_TOKENS) - entry.context.table.entries().len();
+        let new = tokens.div_ceil(CHUNK_TOKENS) - entry.context.table.entries().len();
         let mut missing = new;
         while missing > 0 && !self.entry(key)?.context.has_room(missing) {
             match self.manager.evict_one() {
@@ -87,7 +87,8 @@ impl Service {
                 let Some(place) = place else { continue };
                 let len = self.geometry.chunk_bytes(place.width) as usize;
                 let density = entry.density(*index as usize) as f32;
-                outgoing.push(Outgoing { index: *index, width: place.width, density, bytes: len });
+                let tokens = (entry.context.table.tokens() - *index as usize * CHUNK_TOKENS).min(CHUNK_TOKENS);
+                outgoing.push(Outgoing { index: *index, tokens, width: place.width, density, bytes: len });
                 places.push(place);
                 bytes += len;
                 if bytes >= GATHER_BYTES {

@@ -129,6 +129,16 @@ impl Service {
         (budget.used(), budget.peak(), budget.limit())
     }
 
+    /// Everything in the pages of keys and values: for tests.
+    ///
+    /// # Errors
+    /// If the device fails.
+    #[doc(hidden)]
+    pub async fn read_pages(&mut self) -> Result<Vec<u8>> {
+        let device = self.engine.device().await?;
+        device.forward.read_pages(&mut device.backend).await
+    }
+
     /// Restore in another way than planned: for comparison.
     pub fn set_split(&mut self, split: Split) {
         self.manager.set_split(split);

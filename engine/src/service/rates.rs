@@ -73,7 +73,14 @@ impl Service {
             store.append(NOBODY, id, 0, &(0..most as u32).collect::<Vec<_>>(), now)?;
             let layer = vec![0x5a; bytes];
             let layers = vec![&layer[..]; layers];
-            let put = |index| ChunkPut { index, level: 1, width: Width::W16, density: 0.0, layers: &layers };
+            let put = |index| ChunkPut {
+                index,
+                tokens: CHUNK_TOKENS,
+                level: 1,
+                width: Width::W16,
+                density: 0.0,
+                layers: &layers,
+            };
             store.put_chunks(NOBODY, id, &(0..CHUNKS[1]).map(put).collect::<Vec<_>>())?;
             store.flush()?;
             let readers = store.readers(NOBODY, id)?;

@@ -20,8 +20,10 @@ use crate::{CHUNK_TOKENS, Width};
 /// A chunk to store.
 #[derive(Debug, Clone, Copy)]
 pub struct ChunkPut<'a> {
-    /// Index of the chunk in its context; all its tokens are stored already. The last may be shorter than others.
+    /// Index of the chunk in its context.
     pub index: usize,
+    /// Tokens whose keys and values it holds, 1 to 16, all of them stored already.
+    pub tokens: usize,
     /// Level of the sub-model that computed it.
     pub level: u16,
     /// Width of its elements.
@@ -48,6 +50,8 @@ pub struct PutReport {
 pub struct ChunkInfo {
     /// Index of the chunk in its context.
     pub index: usize,
+    /// Tokens whose keys and values it holds.
+    pub tokens: usize,
     /// Level of the sub-model that computed it.
     pub level: u16,
     /// Width of its elements.
@@ -133,7 +137,7 @@ impl Store {
         let (mut placed, mut report) = (Vec::with_capacity(puts.len()), PutReport::default());
         for put in puts {
             let position = put.index as u32;
-            let prefix = prefixes[put.index];
+            let prefix = prefixes.of(put.index, put.tokens).ok_or(Error::Invalid("a chunk's tokens are not stored"))?;
             let known = self.shared_chunk(app, &prefix, put.level, put.width)?;
             if let Some((chunk, chunk_key)) = known {
                 let wrapped = self.wrap_chunk_key(app, context.0, &key, position, chunk, &chunk_key);
@@ -182,7 +186,8 @@ impl Store {
     fn validate(&self, row: &ContextRow, puts: &[ChunkPut<'_>]) -> Result<()> {
         let mut seen = BTreeSet::new();
         for put in puts {
-            if put.index >= (row.tokens as usize).div_ceil(CHUNK_TOKENS) {
+            let end = put.index.saturating_mul(CHUNK_TOKENS).saturating_add(put.tokens);
+            if !(1..=CHUNK_TOKENS).contains(&put.tokens) || end > row.tokens as usize {
                 return Err(Error::Invalid("a chunk is stored only after all its tokens"));
             }
             if !seen.insert(put.index) {
@@ -216,6 +221,7 @@ impl Store {
             model: context.model,
             prefix,
             position: put.index as u32,
+            tokens: put.tokens as u8,
             level: put.level,
             width: put.width,
             segment: run.segment,
@@ -276,7 +282,7 @@ impl Store {
         let linked: BTreeSet<u32> =
             self.links(context.0, u32::MAX)?.into_iter().map(|(position, _)| position).collect();
         let mut placed = Vec::new();
-        for (position, prefix) in (0..).zip(&prefixes) {
+        for (position, prefix) in (0..).zip(&prefixes.whole) {
             if linked.contains(&position) {
                 continue;
             }
@@ -305,6 +311,7 @@ impl Store {
         let readers = self.readers(app, context)?;
         let info = |reader: &ChunkReader| ChunkInfo {
             index: reader.index(),
+            tokens: reader.tokens(),
             level: reader.level(),
             width: reader.width(),
             density: reader.density(),
@@ -382,22 +389,40 @@ impl Store {
         Ok(())
     }
 
-    /// Prefix of each chunk of a context: a chain over its app, its model and its tokens.
-    pub(super) fn prefixes(&mut self, app: &App, context: u64, row: &ContextRow) -> Result<Vec<Prefix>> {
+    /// Prefixes of a context's chunks: a chain over its app, its model and its tokens.
+    pub(super) fn prefixes(&mut self, app: &App, context: u64, row: &ContextRow) -> Result<Prefixes> {
         let tokens = self.tokens_of(app, context, row)?;
-        let mut chain = *blake3::Hasher::new_keyed(&app.prefix).update(&row.model).finalize().as_bytes();
-        let mut prefixes = Vec::with_capacity(tokens.len().div_ceil(CHUNK_TOKENS));
-        for chunk in tokens.chunks(CHUNK_TOKENS) {
-            let mut hasher = blake3::Hasher::new_keyed(&app.prefix);
-            hasher.update(&chain);
-            for token in chunk {
-                hasher.update(&token.to_le_bytes());
-            }
-            chain = *hasher.finalize().as_bytes();
-            prefixes.push(chain);
+        let start = *blake3::Hasher::new_keyed(&app.prefix).update(&row.model).finalize().as_bytes();
+        count(tokens.len().div_ceil(CHUNK_TOKENS))?;
+        let mut prefixes = Prefixes { key: app.prefix.clone(), start, tokens, whole: Vec::new() };
+        for index in 0..prefixes.tokens.len().div_ceil(CHUNK_TOKENS) {
+            let len = (prefixes.tokens.len() - index * CHUNK_TOKENS).min(CHUNK_TOKENS);
+            prefixes.whole.extend(prefixes.of(index, len));
         }
-        count(prefixes.len())?;
         Ok(prefixes)
+    }
+}
+
+/// What names chunks by the tokens up to their end.
+pub(super) struct Prefixes {
+    key: Key,
+    start: Prefix,
+    tokens: Vec<u32>,
+    /// Of each chunk with all its tokens.
+    pub(super) whole: Vec<Prefix>,
+}
+
+impl Prefixes {
+    /// Prefix of a chunk that holds the first `tokens` of its tokens; `None` where there are not as many.
+    pub(super) fn of(&self, index: usize, tokens: usize) -> Option<Prefix> {
+        let chunk = self.tokens.get(index * CHUNK_TOKENS..index * CHUNK_TOKENS + tokens)?;
+        let before = if index == 0 { &self.start } else { self.whole.get(index - 1)? };
+        let mut hasher = blake3::Hasher::new_keyed(&self.key);
+        hasher.update(before);
+        for token in chunk {
+            hasher.update(&token.to_le_bytes());
+        }
+        Some(*hasher.finalize().as_bytes())
     }
 }
 

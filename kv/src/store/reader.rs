@@ -37,6 +37,11 @@ impl ChunkReader {
         self.row.position as usize
     }
 
+    /// Tokens whose keys and values it holds, 1 to 16.
+    pub fn tokens(&self) -> usize {
+        self.row.tokens.into()
+    }
+
     /// Width of its elements.
     pub fn width(&self) -> Width {
         self.row.width
@@ -137,6 +142,7 @@ pub(super) fn extent_aad(store: &[u8; 16], id: u64, row: &ChunkRow, layer: u32) 
         .bytes(&row.prefix)
         .number(id)
         .number(row.position.into())
+        .number(row.tokens.into())
         .number(row.level.into())
         .number(row.width as u64)
         .number(row.lens.len() as u64)

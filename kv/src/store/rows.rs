@@ -117,6 +117,8 @@ pub(super) struct ChunkRow {
     pub(super) model: [u8; 32],
     pub(super) prefix: Prefix,
     pub(super) position: u32,
+    /// Tokens whose keys and values it holds, 1 to 16.
+    pub(super) tokens: u8,
     pub(super) level: u16,
     pub(super) width: Width,
     pub(super) segment: u32,
@@ -132,11 +134,12 @@ impl ChunkRow {
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(97 + 4 * self.lens.len());
+        let mut out = Vec::with_capacity(98 + 4 * self.lens.len());
         out.extend_from_slice(&self.app);
         out.extend_from_slice(&self.model);
         out.extend_from_slice(&self.prefix);
         out.extend_from_slice(&self.position.to_le_bytes());
+        out.push(self.tokens);
         out.extend_from_slice(&self.level.to_le_bytes());
         out.push(self.width as u8);
         out.extend_from_slice(&self.segment.to_le_bytes());
@@ -155,6 +158,7 @@ impl ChunkRow {
             model: fields.bytes()?,
             prefix: fields.bytes()?,
             position: fields.u32()?,
+            tokens: fields.bytes::<1>()?[0],
             level: fields.u16()?,
             width: width_of(fields.bytes::<1>()?[0])?,
             segment: fields.u32()?,
@@ -231,6 +235,7 @@ mod tests {
             model: [2; 32],
             prefix: [3; 32],
             position: 4,
+            tokens: 16,
             level: 5,
             width: Width::W4,
             segment: 6,

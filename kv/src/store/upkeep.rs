@@ -164,7 +164,7 @@ impl Store {
                     chunk.position == *position
                         && chunk.app == row.app
                         && chunk.model == row.model
-                        && prefixes.get(*position as usize) == Some(&chunk.prefix)
+                        && prefixes.of(*position as usize, chunk.tokens.into()) == Some(chunk.prefix)
                 });
                 if !fits {
                     report.problems.push("a link leads to a chunk of another place".to_owned());

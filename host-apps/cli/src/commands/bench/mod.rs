@@ -5,6 +5,7 @@ pub mod kernels;
 pub mod prefill;
 mod report;
 pub mod switch;
+pub mod trace;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
@@ -28,6 +29,7 @@ pub enum BenchCommand {
     Decode(decode::DecodeArgs),
     Kernels(kernels::KernelsArgs),
     Switch(switch::SwitchArgs),
+    Trace(trace::TraceArgs),
 }
 
 /// What both measurements share.
@@ -54,5 +56,6 @@ pub fn run(global: &GlobalArgs, command: &BenchCommand) -> Result<()> {
         BenchCommand::Decode(args) => decode::run(global, args),
         BenchCommand::Kernels(args) => kernels::run(global, args),
         BenchCommand::Switch(args) => switch::run(global, args),
+        BenchCommand::Trace(args) => trace::run_command(global, args),
     }
 }

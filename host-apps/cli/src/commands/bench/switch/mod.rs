@@ -1,7 +1,7 @@
 //! `concertina bench switch`.
 
 mod measure;
-mod plot;
+pub mod plot;
 mod prepare;
 mod throttle;
 

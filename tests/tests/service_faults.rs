@@ -1,0 +1,179 @@
+//! What a disk can do to a service: flipped bytes, failing operations, a full disk; and what deleting leaves behind. Calls
+//! succeed or say why not, the answers are those of a good disk, and no acknowledged token is lost.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::Arc;
+
+use concertina::kv::store::{Fault, MemoryMedium, Options as StoreOptions, Store};
+use concertina::service::{ContextId, Policy, Service};
+use concertina::{Engine, Options, Result};
+use concertina_tests::system::{ask, by, ids, load, note, options, serve, store, tiny};
+use pollster::block_on;
+
+fn engine(options: Options) -> Engine {
+    load(tiny("llama").gguf(), options)
+}
+
+fn service(store: Store) -> Service {
+    serve(store, by(Policy::OursNoCompression), options(Some("cpu")), engine)
+}
+
+/// Two contexts of two apps, and what each answers next.
+fn prepared(medium: &Arc<MemoryMedium>) -> [(ContextId, &'static str); 2] {
+    let mut service = service(store(medium, 1));
+    let made = ["mail", "notes"].map(|app| {
+        let id = block_on(service.create(app, None)).unwrap();
+        ask(&mut service, app, id, &ids(75, app.len() as u64), 3).unwrap();
+        (id, app)
+    });
+    block_on(service.close()).unwrap();
+    made
+}
+
+fn answers(service: &mut Service, contexts: &[(ContextId, &'static str); 2]) -> Result<Vec<Vec<u32>>> {
+    contexts.iter().map(|(id, app)| Ok(ask(service, app, *id, &ids(3, 5), 5)?.answer.tokens)).collect()
+}
+
+#[test]
+fn a_flipped_byte_anywhere_changes_no_answer() {
+    let good = Arc::new(MemoryMedium::new());
+    let contexts = prepared(&good);
+    let expected = answers(&mut service(store(&Arc::new(good.copy()), 2)), &contexts).unwrap();
+    let (mut flips, mut lost) = (0, 0);
+    for name in ["seg.00000000", "index.0", "index.1", "keys", "store"] {
+        let len = good.bytes(name).unwrap_or_else(|| panic!("no file {name}")).len();
+        // Payload by the kilobyte, the small files more closely; an odd step meets all alignments.
+        for at in (0..len).step_by(if len > 100_000 { len / 60 | 1 } else { len / 25 | 1 }) {
+            let medium = Arc::new(good.copy());
+            medium.corrupt(name, at as u64, 0x40);
+            let mut service = service(store(&medium, 3));
+            flips += 1;
+            for ((id, app), expected) in contexts.iter().zip(&expected) {
+                match ask(&mut service, app, *id, &ids(3, 5), 5) {
+                    Ok(served) => {
+                        assert_eq!(&served.answer.tokens, expected, "{name} at {at}");
+                        lost += served.switch.lost;
+                    }
+                    // A context's only key: it says so, and the other context goes on.
+                    Err(e) => assert!(name == "keys", "{name} at {at}: {e}"),
+                }
+            }
+        }
+    }
+    note(format!("{flips} flips, {lost} chunks found damaged and computed anew"));
+    assert!(lost > 20);
+}
+
+#[test]
+fn failing_operations_lose_nothing_that_was_acknowledged() {
+    let good = Arc::new(MemoryMedium::new());
+    let contexts = prepared(&good);
+    let work = |service: &mut Service, acknowledged: &mut Vec<(ContextId, Vec<u32>)>| {
+        let mut failed = 0;
+        for round in 0..2 {
+            for (id, app) in &contexts {
+                match ask(service, app, *id, &ids(20, round), 2) {
+                    Ok(_) => acknowledged.push((*id, block_on(service.tokens(app, *id)).unwrap())),
+                    Err(_) => failed += 1,
+                }
+            }
+        }
+        failed
+    };
+    let counting = Arc::new(good.copy());
+    let mut whole = service(store(&counting, 2));
+    let before = counting.operations();
+    assert_eq!(work(&mut whole, &mut Vec::new()), 0);
+    block_on(whole.idle()).unwrap();
+    let operations = counting.operations() - before;
+    let (mut runs, mut refused) = (0, 0);
+    for kind in [io::ErrorKind::Other, io::ErrorKind::StorageFull] {
+        for count in [1, u64::MAX] {
+            for at in 0..operations {
+                let medium = Arc::new(good.copy());
+                let mut struck = service(store(&medium, 3));
+                medium.set_fault(Some(Fault { at, count, kind }));
+                let mut acknowledged = Vec::new();
+                refused += work(&mut struck, &mut acknowledged);
+                drop(struck);
+                medium.set_fault(None);
+                let mut store = store(&medium, 4);
+                for (id, tokens) in &acknowledged {
+                    let app = contexts.iter().find(|(other, _)| other == id).unwrap().1;
+                    assert!(store.tokens(app, *id).unwrap().starts_with(tokens), "{kind:?} at {at}");
+                }
+                runs += 1;
+            }
+        }
+    }
+    note(format!("{operations} operations, {runs} runs with failures, {refused} calls refused"));
+    assert!(refused > 0);
+}
+
+/// The store's files are sealed, so a deleted context's words are never in them; its chunks must not open any more, and its
+/// keys and values must be gone from the pages, also from places that it left before.
+#[test]
+fn a_deleted_context_leaves_nothing() {
+    let medium = Arc::new(MemoryMedium::new());
+    let how = by(Policy::Ours);
+    let mut service = serve(store(&medium, 1), how, Options { kv_budget_bytes: 2 << 20, ..options(None) }, engine);
+    let id = block_on(service.create("mail", None)).unwrap();
+    let canary = ids(120, 77);
+    let before = pieces(&block_on(service.read_pages()).unwrap());
+    ask(&mut service, "mail", id, &canary, 3).unwrap();
+    let with = pieces(&block_on(service.read_pages()).unwrap());
+    let mine: BTreeSet<_> = with.difference(&before).copied().collect();
+    assert!(mine.len() > 1000, "keys and values are found while it lives");
+    block_on(service.idle()).unwrap();
+    block_on(service.delete("mail", id)).unwrap();
+    let after = pieces(&block_on(service.read_pages()).unwrap());
+    assert_eq!(mine.intersection(&after).count(), 0, "keys and values are left in pages");
+    let bytes: Vec<u8> = canary.iter().flat_map(|token| token.to_le_bytes()).collect();
+    for name in ["seg.00000000", "index.0", "index.1", "keys", "store"] {
+        let file = medium.bytes(name).unwrap_or_default();
+        assert!(!file.windows(16).any(|w| w == &bytes[..16]), "tokens in {name}");
+        assert_eq!(mine.intersection(&pieces(&file)).count(), 0, "keys and values in {name}");
+    }
+    assert!(block_on(service.tokens("mail", id)).is_err());
+    drop(service);
+    let mut store = Store::open(medium, &StoreOptions::new([7; 32], [9; 32])).unwrap();
+    assert!(store.list("mail").unwrap().is_empty() && store.readers("mail", id).is_err());
+}
+
+/// Aligned pieces of 16 bytes that are not mostly zero.
+fn pieces(bytes: &[u8]) -> BTreeSet<[u8; 16]> {
+    let telling = |piece: &&[u8]| piece.iter().filter(|byte| **byte != 0).count() > 8;
+    bytes.chunks_exact(16).filter(telling).map(|piece| piece.try_into().expect("16 bytes")).collect()
+}
+
+/// Two apps that say the same share nothing: the second has to compute what the first one has on disk.
+#[test]
+fn apps_do_not_share_what_they_both_say() {
+    let medium = Arc::new(MemoryMedium::new());
+    let mut service = service(store(&medium, 1));
+    let text = "the same long system prompt for both, word for word, again and again and again";
+    let first = block_on(service.create("mail", Some(text))).unwrap();
+    ask(&mut service, "mail", first, &ids(5, 1), 2).unwrap();
+    block_on(service.idle()).unwrap();
+    let (mine, others) = ("mail", "spy");
+    for (app, shares) in [(mine, true), (others, false)] {
+        let id = block_on(service.create(app, Some(text))).unwrap();
+        let served = ask(&mut service, app, id, &ids(5, 1), 2).unwrap();
+        assert_eq!(served.switch.read > 0, shares, "{app}: {:?}", served.switch);
+    }
+}
+
+#[test]
+fn a_lost_device_costs_time_only() {
+    let medium = Arc::new(MemoryMedium::new());
+    let mut service = serve(store(&medium, 1), by(Policy::OursNoCompression), options(None), engine);
+    let id = block_on(service.create("mail", None)).unwrap();
+    ask(&mut service, "mail", id, &ids(60, 1), 3).unwrap();
+    let twin = block_on(service.fork("mail", id, None)).unwrap();
+    let expected = ask(&mut service, "mail", id, &ids(4, 2), 6).unwrap().answer.tokens;
+    service.engine().destroy_device();
+    let served = ask(&mut service, "mail", twin, &ids(4, 2), 6).unwrap();
+    assert_eq!(served.answer.tokens, expected);
+    assert!(served.switch.read > 0, "what is on disk was read: {:?}", served.switch);
+}
