@@ -20,12 +20,12 @@ fn attn_share(@builtin(global_invocation_id) gid: vec3<u32>) {
         let place = rows[r];
         var first = 0u;
         if (params.window > 0u && place.x + 1u > params.window) { first = (place.x + 1u - params.window) / CHUNK; }
-        if (place.y == table && chunk >= first && chunk <= place.x / CHUNK) {
-            for (var head = 0u; head < params.heads; head++) {
-                let all = row_ml[r * params.heads + head];
-                let own = chunk_ml[(r * params.heads + head) * step.batch_chunks + chunk];
-                sum += own.y * exp(own.x - all.x) / all.y;
-            }
+        let seen = place.y == table && chunk >= first && chunk <= place.x / CHUNK;
+        let heads = select(0u, params.heads, seen);
+        for (var head = 0u; head < heads; head++) {
+            let all = row_ml[r * params.heads + head];
+            let own = chunk_ml[(r * params.heads + head) * step.batch_chunks + chunk];
+            sum += own.y * exp(own.x - all.x) / all.y;
         }
     }
     if (sum > 0.0) { density[table + chunk] += sum; }

@@ -70,7 +70,24 @@ impl Service {
         keep: bool,
     ) -> Result<Vec<f32>> {
         let key = self.begin(app, context, level).await?;
-        let scored = self.score_entered(key, tokens, level, keep).await;
+        let scored = self.score_entered(key, &[(tokens, 0)], level, keep).await;
+        Ok(self.returned(key, scored)?.pop().unwrap_or_default())
+    }
+
+    /// As [`Service::score`], for several texts that might follow the context, which stays as it is; of each its tokens from
+    /// the number beside it on are scored. What texts that come one after the other share before that is computed once.
+    ///
+    /// # Errors
+    /// As [`Service::generate`].
+    pub async fn score_each(
+        &mut self,
+        app: &str,
+        context: ContextId,
+        texts: &[(&[u32], usize)],
+        level: u32,
+    ) -> Result<Vec<Vec<f32>>> {
+        let key = self.begin(app, context, level).await?;
+        let scored = self.score_entered(key, texts, level, false).await;
         self.returned(key, scored)
     }
 
@@ -180,27 +197,35 @@ impl Service {
         self.make_room(key, tokens).await
     }
 
-    async fn score_entered(&mut self, key: u64, tokens: &[u32], level: u32, keep: bool) -> Result<Vec<f32>> {
-        self.check_prompt(key, tokens)?;
-        if tokens.is_empty() {
-            return Ok(Vec::new());
-        }
+    async fn score_entered(
+        &mut self,
+        key: u64,
+        texts: &[(&[u32], usize)],
+        level: u32,
+        keep: bool,
+    ) -> Result<Vec<Vec<f32>>> {
+        texts.iter().try_for_each(|(tokens, _)| self.check_prompt(key, tokens))?;
         self.enter(key, Instant::now()).await?;
-        let mut all = self.entry(key)?.context.tokens.clone();
-        // The last token before these predicts the first of them, and has to run.
-        let first = all.len().max(1);
-        all.extend_from_slice(tokens);
-        self.make_room(key, all.len() - 1).await?;
+        let given = self.entry(key)?.context.tokens.clone();
         let density = self.wants_density();
-        let context = &mut self.entries.get_mut(&key).ok_or_else(unknown)?.context;
-        let nll = self.engine.nll_within(context, &all, first, level, density).await?;
-        self.entry_mut(key)?.context.tokens = all;
+        let mut all_nll = Vec::with_capacity(texts.len());
+        for (tokens, first) in texts {
+            let all = [&given[..], tokens].concat();
+            // The token before it predicts the first, and has to run.
+            let first = (given.len() + first).max(1);
+            self.make_room(key, all.len().saturating_sub(1)).await?;
+            let context = &mut self.entries.get_mut(&key).ok_or_else(unknown)?.context;
+            all_nll.push(self.engine.nll_within(context, &all, first, level, density).await?);
+            if !tokens.is_empty() {
+                self.entry_mut(key)?.context.tokens = all;
+            }
+        }
         if keep {
             self.leave(key).await?;
         } else {
             self.roll_back(key)?;
         }
-        Ok(nll)
+        Ok(all_nll)
     }
 
     /// The call has done its work: make its tokens durable, give chunks their widths, and have them written.

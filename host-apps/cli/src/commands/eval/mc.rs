@@ -6,20 +6,22 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 
+use super::kept::Kept;
 use crate::cli::GlobalArgs;
 use crate::data::choices;
 use crate::data::stats::wilson;
 use crate::session::{LEVEL, Session, bar};
-use score::{Verdict, longest, tokenise, verdict};
+use score::{Place, Verdict, longest, tokenise, verdict};
 
 const EXAMPLES: &str = "\
 Examples:
   concertina eval mc --file questions.jsonl
   concertina eval mc --file requests.jsonl.gz --limit 100 --json
   concertina eval mc --file questions.jsonl --details answers.jsonl
+  concertina eval mc --file questions.jsonl --shared book.txt --average-bits 4
 
 One line of FILE is one question:
   {\"context\": \"Question: Which is a fruit?\\nAnswer:\", \"choices\": [\" apple\", \" stone\"], \"gold\": 0}
@@ -46,6 +48,16 @@ pub struct McArgs {
     /// Write one JSON object a question here: its id, the right choice, the chosen ones, the log-likelihoods
     #[arg(long, value_name = "FILE")]
     pub details: Option<PathBuf>,
+    /// A text that stands before every question, in a context of its own that the service keeps
+    #[arg(long, value_name = "FILE", conflicts_with = "exact")]
+    pub shared: Option<PathBuf>,
+    /// Tokens of it
+    #[arg(long, value_name = "TOKENS", default_value_t = 2048, requires = "shared",
+        value_parser = clap::value_parser!(u32).range(1..))]
+    pub shared_tokens: u32,
+    /// Average bits of its keys and values; 16 leaves them as they are
+    #[arg(long, value_name = "BITS", default_value_t = 4.0, requires = "shared")]
+    pub average_bits: f32,
     /// Use no kernels that quantise activations: slower, and closer to the model's own numbers
     #[arg(long)]
     pub exact: bool,
@@ -65,16 +77,33 @@ pub fn run(global: &GlobalArgs, args: &McArgs) -> Result<()> {
         None => None,
     };
     let mut asked = Vec::new();
-    let mut session = Session::open(global, |model, options| {
-        asked = tokenise(&model.tokenizer, &questions, model.spec.context_len)?;
+    let mut before = Vec::new();
+    let session = Session::open(global, |model, options| {
+        if let Some(path) = &args.shared {
+            let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+            before = model.tokenizer.encode_prompt(&text, false)?;
+            before.truncate(args.shared_tokens as usize);
+            ensure!((2.0..=16.0).contains(&args.average_bits), "--average-bits must be between 2 and 16");
+            Kept::options(args.average_bits).prepare(options);
+        }
+        let most = model.spec.context_len.saturating_sub(before.len());
+        asked = tokenise(&model.tokenizer, &questions, most)?;
         options.exact = args.exact;
-        options.fit_contexts(&model.spec, longest(&asked));
+        options.fit_contexts(&model.spec, before.len() + longest(&asked));
         Ok(())
     })?;
+    let (model, adapter) = (session.model_name(), session.engine.adapter());
+    let mut place = if args.shared.is_some() {
+        let mut kept = Kept::new(session.engine, args.average_bits, 256)?;
+        let id = kept.context(&before)?;
+        Place::Behind(Box::new(kept), id)
+    } else {
+        Place::Alone(Box::new(session.engine))
+    };
     let bar = bar(asked.len() as u64, "{bar:30} question {pos} of {len}, {eta} left, {msg}");
     let (mut right, mut right_norm, mut done) = (0u64, 0u64, 0u64);
     for question in &asked {
-        let found: Verdict = verdict(&mut session.engine, question)?;
+        let found: Verdict = verdict(&mut place, question)?;
         done += 1;
         right += u64::from(found.choice == question.gold);
         right_norm += u64::from(found.choice_norm == question.gold);
@@ -97,8 +126,10 @@ pub fn run(global: &GlobalArgs, args: &McArgs) -> Result<()> {
     let (interval, interval_norm) = (wilson(right, done), wilson(right_norm, done));
     if args.json {
         let report = serde_json::json!({
-            "model": session.model_name(),
-            "adapter": session.engine.adapter(),
+            "model": model,
+            "adapter": adapter,
+            "shared_tokens": before.len(),
+            "average_bits": args.shared.is_some().then_some(args.average_bits),
             "level": LEVEL,
             "exact": args.exact,
             "questions": done,

@@ -1,7 +1,8 @@
 //! `concertina eval`: how good the numbers are.
 
+pub mod kept;
 pub mod logits;
-pub mod mc;
+mod mc;
 pub mod ppl;
 
 use anyhow::Result;

@@ -7,6 +7,7 @@ use clap::Args;
 use concertina::formats::Tokenizer;
 use concertina::{Options, Width};
 
+use super::kept::Kept;
 use crate::cli::GlobalArgs;
 use crate::data::stats::{Interval, clustered_mean};
 use crate::session::{LEVEL, Session, bar};
@@ -43,6 +44,15 @@ pub struct PplArgs {
     /// is then read 16 tokens at a time, so that all but the current chunk are at that width
     #[arg(long, value_name = "BITS", default_value_t = 16.0, value_parser = kv_bits, conflicts_with = "exact")]
     pub kv_bits: f32,
+    /// Read each window as the service keeps contexts: in calls of --call-tokens, after each of which the chunks take widths by
+    /// how much attention they get, of so many bits on average
+    #[arg(long, value_name = "BITS", conflicts_with_all = ["exact", "kv_bits"],
+        value_parser = clap::value_parser!(f32))]
+    pub average_bits: Option<f32>,
+    /// Tokens of a call
+    #[arg(long, value_name = "TOKENS", default_value_t = 256, requires = "average_bits",
+        value_parser = clap::value_parser!(u32).range(1..))]
+    pub call_tokens: u32,
     /// Store keys and values without the Walsh-Hadamard transform: to see what it gains
     #[arg(long)]
     pub no_rotate: bool,
@@ -82,13 +92,25 @@ pub fn run(global: &GlobalArgs, args: &PplArgs) -> Result<()> {
         options.exact = args.exact;
         options.kv_rotate = !args.no_rotate;
         store(options, args.kv_bits);
+        if let Some(bits) = args.average_bits {
+            ensure!((2.0..=16.0).contains(&bits), "--average-bits must be between 2 and 16");
+            Kept::options(bits).prepare(options);
+        }
         options.fit_contexts(&model.spec, longest);
         Ok(())
     })?;
+    let (model, adapter) = (session.model_name(), session.engine.adapter());
+    let mut score: Box<dyn FnMut(&[u32]) -> Result<Vec<f32>>> = match args.average_bits {
+        Some(bits) => {
+            let mut kept = Kept::new(session.engine, bits, args.call_tokens as usize)?;
+            Box::new(move |tokens| kept.nll(tokens))
+        }
+        None => Box::new(move |tokens| Ok(pollster::block_on(session.engine.nll(tokens, LEVEL))?)),
+    };
     let bar = bar(windows.len() as u64, "{bar:30} window {pos} of {len}, {eta} left, perplexity {msg}");
     let mut scored: Vec<(f64, usize)> = Vec::new();
     for tokens in &windows {
-        let nll = pollster::block_on(session.engine.nll(tokens, LEVEL))?;
+        let nll = score(tokens)?;
         let sum: f64 = nll.iter().map(|v| f64::from(*v)).sum();
         ensure!(sum.is_finite(), "the model's likelihoods in window {} are not numbers", scored.len() + 1);
         scored.push((sum, nll.len()));
@@ -100,11 +122,12 @@ pub fn run(global: &GlobalArgs, args: &PplArgs) -> Result<()> {
     let interval = clustered_mean(&scored).map(|i| Interval { low: i.low.exp(), high: i.high.exp() });
     if args.json {
         let report = serde_json::json!({
-            "model": session.model_name(),
-            "adapter": session.engine.adapter(),
+            "model": model,
+            "adapter": adapter,
             "level": LEVEL,
             "exact": args.exact,
             "kv_bits": args.kv_bits,
+            "average_bits": args.average_bits,
             "rotate": !args.no_rotate,
             "window": window,
             "windows": scored.len(),

@@ -3,7 +3,9 @@
 use anyhow::{Context, Result, ensure};
 use concertina::Engine;
 use concertina::formats::Tokenizer;
+use concertina::service::ContextId;
 
+use super::super::kept::Kept;
 use crate::data::choices::Question;
 use crate::session::LEVEL;
 
@@ -75,12 +77,35 @@ fn split(tokenizer: &Tokenizer, context: &str, continuation: &str) -> Result<Tok
     Ok(Tokens { all, first, bytes: continuation.len() })
 }
 
-/// Score every choice; what they share is computed once.
-pub fn verdict(engine: &mut Engine, question: &Asked) -> Result<Verdict> {
-    let mut context = engine.context()?;
+/// Where choices are scored.
+pub enum Place {
+    /// On their own.
+    Alone(Box<Engine>),
+    /// Behind a context that all questions share.
+    Behind(Box<Kept>, ContextId),
+}
+
+impl Place {
+    /// Negative log-likelihoods of each choice's tokens; what choices share is computed once.
+    fn nll(&mut self, question: &Asked) -> Result<Vec<Vec<f32>>> {
+        match self {
+            Self::Alone(engine) => {
+                let mut context = engine.context()?;
+                let one = |c: &Tokens| Ok(pollster::block_on(engine.nll_in(&mut context, &c.all, c.first, LEVEL))?);
+                question.choices.iter().map(one).collect()
+            }
+            Self::Behind(kept, id) => {
+                let texts: Vec<(&[u32], usize)> = question.choices.iter().map(|c| (&c.all[..], c.first)).collect();
+                kept.nll_behind(*id, &texts)
+            }
+        }
+    }
+}
+
+/// Score every choice.
+pub fn verdict(place: &mut Place, question: &Asked) -> Result<Verdict> {
     let mut loglikelihood = Vec::new();
-    for choice in &question.choices {
-        let nll = pollster::block_on(engine.nll_in(&mut context, &choice.all, choice.first, LEVEL))?;
+    for nll in place.nll(question)? {
         let sum = -nll.iter().map(|v| f64::from(*v)).sum::<f64>();
         ensure!(sum.is_finite(), "the model's likelihoods for question {} are not numbers", question.id);
         loglikelihood.push(sum);
