@@ -179,6 +179,7 @@ mod tests {
             "ctx ask 0123456789abcdeg hello",
             "ctx ask +123456789abcdef hello",
             "ctx ask 0123456789abcdef",
+            "ctx list --all-apps --app mail",
             "ctx list --average-bits 1",
             "ctx list --policy best",
             "ctx list --kv-memory some",

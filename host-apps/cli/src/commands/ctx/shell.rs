@@ -64,9 +64,16 @@ pub fn read_lines(desk: &mut Desk<'_>, contexts: &mut Contexts, common: &CommonA
         match done {
             // Somebody who sits there can go on; a script must learn of it.
             Err(e) if interactive && !crate::is_broken_pipe(&e) => eprintln!("concertina: {e:#}"),
-            other => other.with_context(|| format!("`{}`", line.trim()))?,
+            other => other.with_context(|| format!("`{}`", beginning(&line)))?,
         }
     }
+}
+
+/// Enough of a line to know it by.
+fn beginning(line: &str) -> String {
+    let line = line.trim();
+    let short: String = line.chars().take(60).collect();
+    if short.len() < line.len() { short + "…" } else { short }
 }
 
 /// A command; `None` for lines that hold none, and where help was asked for and given.
