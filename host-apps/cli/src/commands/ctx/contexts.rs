@@ -15,7 +15,7 @@ use crate::models::resolve::resolve_model;
 /// Where commands find their contexts.
 pub enum Contexts {
     Live(Box<Service>),
-    Stored(Store),
+    Stored(Box<Store>),
 }
 
 impl Contexts {

@@ -3,7 +3,8 @@
 use std::io::{Read, Write};
 
 use anyhow::Result;
-use serde_json::json;
+use concertina::service::ContextId;
+use serde_json::{Value, json};
 
 use super::args::{CommonArgs, ContextCommand, ListArgs, ShowArgs};
 use super::ask::{append, ask, switch_json, text_or_input, way_back};
@@ -31,12 +32,11 @@ impl Desk<'_> {
         common: &CommonArgs,
         command: &ContextCommand,
     ) -> Result<()> {
-        let mut out = std::io::stdout();
         match command {
             ContextCommand::New(args) => {
                 let service = contexts.service()?;
                 let id = pollster::block_on(service.create(app, args.system.as_deref()))?;
-                made(common, &show_id(id))?;
+                made(common, id)?;
             }
             ContextCommand::Ask(args) => {
                 let message = text_or_input(&args.message, self.input.take())?;
@@ -46,25 +46,18 @@ impl Desk<'_> {
                 let text = text_or_input(&args.text, self.input.take())?;
                 let served = append(contexts.service()?, app, args, &text)?;
                 let tokens = served.answer.context_tokens;
-                if common.json {
-                    writeln!(out, "{}", json!({"context_tokens": tokens, "switch": switch_json(&served.switch)}))?;
-                } else {
-                    eprintln!("[{tokens} tokens in context; {}]", way_back(&served.switch));
-                }
+                let text = format!("{tokens} tokens in context; {}", way_back(&served.switch));
+                remark(common, &json!({"context_tokens": tokens, "switch": switch_json(&served.switch)}), &text)?;
             }
             ContextCommand::List(args) => list(contexts, app, common, *args)?,
             ContextCommand::Show(args) => self.show(contexts, app, common, *args)?,
             ContextCommand::Fork(args) => {
                 let id = contexts.fork(app, args.id.id, args.keep)?;
-                made(common, &show_id(id))?;
+                made(common, id)?;
             }
             ContextCommand::Prewarm(args) => {
                 let switch = pollster::block_on(contexts.service()?.prewarm(app, args.id, LEVEL))?;
-                if common.json {
-                    writeln!(out, "{}", switch_json(&switch))?;
-                } else {
-                    eprintln!("[{}]", way_back(&switch));
-                }
+                remark(common, &switch_json(&switch), &way_back(&switch))?;
             }
             ContextCommand::Measure(args) => {
                 let text = text_or_input(&args.text, self.input.take())?;
@@ -76,11 +69,11 @@ impl Desk<'_> {
                 let service = contexts.service()?;
                 let gone = pollster::block_on(service.compact(app, args.id.id, args.keep, args.to))?;
                 let left = contexts.usage(app, args.id.id)?.tokens;
-                if common.json {
-                    writeln!(out, "{}", json!({"dropped_tokens": gone, "context_tokens": left}))?;
-                } else {
-                    eprintln!("[{gone} tokens dropped; {left} tokens in context]");
-                }
+                remark(
+                    common,
+                    &json!({"dropped_tokens": gone, "context_tokens": left}),
+                    &format!("{gone} tokens dropped; {left} tokens in context"),
+                )?;
             }
             ContextCommand::Delete(args) => contexts.delete(app, args.id)?,
         }
@@ -91,23 +84,16 @@ impl Desk<'_> {
         let id = args.id.id;
         let usage = contexts.usage(app, id)?;
         let tokens = contexts.tokens(app, id)?;
-        let text = if args.tokens { None } else { Some(contexts.text(self.global, app, id, &tokens)?) };
-        let mut out = std::io::stdout().lock();
-        if common.json {
-            let mut value = usage_json(&usage);
-            match text {
-                Some(text) => value["text"] = text.into(),
-                None => value["token_ids"] = tokens.into(),
-            }
-            writeln!(out, "{value}")?;
-            return Ok(());
-        }
-        write!(out, "{}", usage_table(&[usage], now_ms()))?;
-        match text {
-            Some(text) => writeln!(out, "\n{text}")?,
-            None => writeln!(out, "\n{}", tokens.iter().map(u32::to_string).collect::<Vec<_>>().join(" "))?,
-        }
-        Ok(())
+        let mut value = usage_json(&usage);
+        let text = if args.tokens {
+            value["token_ids"] = tokens.clone().into();
+            tokens.iter().map(u32::to_string).collect::<Vec<_>>().join(" ")
+        } else {
+            let text = contexts.text(self.global, app, id, &tokens)?;
+            value["text"] = text.clone().into();
+            text
+        };
+        say(common, &value, &format!("{}\n{text}\n", usage_table(&[usage], now_ms())))
     }
 }
 
@@ -118,31 +104,44 @@ fn list(contexts: &mut Contexts, app: &str, common: &CommonArgs, args: ListArgs)
         found.extend(contexts.list(&app)?);
     }
     found.sort_by_key(|usage| std::cmp::Reverse(usage.used_ms));
-    let mut out = std::io::stdout().lock();
-    if common.json {
-        writeln!(out, "{}", serde_json::Value::from(found.iter().map(usage_json).collect::<Vec<_>>()))?;
-        return Ok(());
-    }
-    write!(out, "{}", usage_table(&found, now_ms()))?;
+    let mut text = usage_table(&found, now_ms());
     if let Contexts::Live(service) = contexts {
         let (used, _, limit) = service.memory();
-        writeln!(out, "{} of {} of memory in use", human_binary_bytes(used), human_binary_bytes(limit))?;
+        text += &format!("{} of {} of memory in use\n", human_binary_bytes(used), human_binary_bytes(limit));
     }
-    Ok(())
+    say(common, &found.iter().map(usage_json).collect(), &text)
 }
 
 /// The list where no store was ever made.
 pub fn list_nothing(common: &CommonArgs) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    Ok(if common.json { writeln!(out, "[]")? } else { write!(out, "{}", usage_table(&[], 0))? })
+    say(common, &json!([]), &usage_table(&[], 0))
 }
 
 pub fn measured(common: &CommonArgs, tokens: usize) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    Ok(if common.json { writeln!(out, "{}", json!({"tokens": tokens}))? } else { writeln!(out, "{tokens}")? })
+    say(common, &json!({"tokens": tokens}), &format!("{tokens}\n"))
 }
 
-fn made(common: &CommonArgs, id: &str) -> Result<()> {
+fn made(common: &CommonArgs, id: ContextId) -> Result<()> {
+    let id = show_id(id);
+    say(common, &json!({"id": id}), &format!("{id}\n"))
+}
+
+/// One of two: a value for programs, or text for people.
+fn say(common: &CommonArgs, value: &Value, text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
-    Ok(if common.json { writeln!(out, "{}", json!({"id": id}))? } else { writeln!(out, "{id}")? })
+    if common.json {
+        writeln!(out, "{value}")?
+    } else {
+        write!(out, "{text}")?
+    }
+    Ok(())
+}
+
+/// As [`say`]; people read it beside what they asked for.
+fn remark(common: &CommonArgs, value: &Value, text: &str) -> Result<()> {
+    if common.json {
+        return say(common, value, text);
+    }
+    eprintln!("[{text}]");
+    Ok(())
 }

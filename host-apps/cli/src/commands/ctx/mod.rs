@@ -94,7 +94,7 @@ fn once(global: &GlobalArgs, args: &CtxArgs, app: &str, command: &ContextCommand
         }
         ContextCommand::New(_) => Contexts::Live(Box::new(open_service(global, &args.service, args.store.open()?)?)),
         ContextCommand::List(_) => match args.store.open_existing()? {
-            Some(store) => Contexts::Stored(store),
+            Some(store) => Contexts::Stored(Box::new(store)),
             None => return list_nothing(&args.common),
         },
         command if command.runs_model() => {
@@ -102,7 +102,7 @@ fn once(global: &GlobalArgs, args: &CtxArgs, app: &str, command: &ContextCommand
             check_known(&mut store, app, command)?;
             Contexts::Live(Box::new(open_service(global, &args.service, store)?))
         }
-        _ => Contexts::Stored(args.store.open_required()?),
+        _ => Contexts::Stored(Box::new(args.store.open_required()?)),
     };
     let done = desk.execute(&mut contexts, app, &args.common, command);
     done.and(contexts.close())

@@ -14,7 +14,8 @@ pub fn usage_table(contexts: &[ContextUsage], now_ms: u64) -> String {
     let row = |usage: &ContextUsage| {
         [
             show_id(usage.id),
-            usage.app.clone(),
+            // Another program chose it.
+            usage.app.escape_debug().to_string(),
             usage.tokens.to_string(),
             state(usage).to_owned(),
             or_dash(widths(usage)),
