@@ -3,7 +3,7 @@
 use std::sync::mpsc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use keyring::{Entry, Error};
 
 use super::key::{DeviceKey, Keyring};
@@ -33,6 +33,9 @@ impl Keyring for Platform {
 }
 
 fn entry() -> Result<Entry> {
+    if let Err(why) = Entry::store_status() {
+        bail!("{why}");
+    }
     Ok(Entry::new("concertina", "device key")?)
 }
 
