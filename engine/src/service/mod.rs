@@ -23,6 +23,7 @@ mod turns;
 
 use std::collections::BTreeMap;
 
+use concertina_formats::Model;
 use concertina_kv::policy::{ChunkBytes, Manager, Rates};
 use concertina_kv::store::{ModelId, Store};
 use concertina_kv::{KvGeometry, Width};
@@ -79,7 +80,7 @@ impl Service {
     /// # Errors
     /// If the model cannot be read, the device fails, or the system grants no threads.
     pub async fn open(mut engine: Engine, store: Store, options: ServiceOptions) -> Result<Self> {
-        let model = model_id(&engine)?;
+        let model = model_id(&engine.model)?;
         let geometry = geometry(&engine.model.spec, engine.options.exact);
         let budget = memory_budget(&mut engine, geometry).await?;
         let features = options.policy.features();
@@ -195,11 +196,14 @@ async fn memory_budget(engine: &mut Engine, geometry: KvGeometry) -> Result<u64>
     Ok(all.saturating_sub((all / 16).min(16 * chunk)))
 }
 
-/// A hash of everything that the model's files hold.
-fn model_id(engine: &Engine) -> Result<ModelId> {
+/// What a model's contexts are marked with: a hash of everything that its files hold.
+///
+/// # Errors
+/// If a file cannot be read.
+pub fn model_id(model: &Model) -> Result<ModelId> {
     let mut hasher = blake3::Hasher::new();
     let mut buffer = vec![0; 1 << 20];
-    for source in &engine.model.sources {
+    for source in &model.sources {
         let len = source.len();
         hasher.update(&len.to_le_bytes());
         let mut at = 0;

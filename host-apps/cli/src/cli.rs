@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{bench, chat, doctor, eval, list, pull, run, tune};
+use crate::commands::{bench, chat, ctx, doctor, eval, list, pull, run, store, tune};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -52,6 +52,8 @@ pub struct GlobalArgs {
 pub enum Command {
     Chat(chat::ChatArgs),
     Run(run::RunArgs),
+    Ctx(ctx::CtxArgs),
+    Store(store::StoreCommandArgs),
     Pull(pull::PullArgs),
     List(list::ListArgs),
     Doctor(doctor::DoctorArgs),
@@ -68,6 +70,8 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Chat(args) => chat::run(global, &args)?,
         Command::Run(args) => run::run(global, &args)?,
+        Command::Ctx(args) => ctx::run(global, &args)?,
+        Command::Store(args) => return store::run(&args),
         Command::Pull(args) => pull::run(global, &args)?,
         Command::List(args) => list::run(&args)?,
         Command::Doctor(args) => return doctor::run(global, &args),
@@ -125,6 +129,22 @@ mod tests {
             "bench kernels --level 40",
             "bench kernels --watch shaders/wgsl",
             "tune --exact --seconds 5 --json",
+            "ctx new --app mail --system s --store d --disk-budget 500MB",
+            "ctx ask 0123456789abcdef hello --greedy --max-tokens 5 --json --kv-memory 64MiB --average-bits 4",
+            "ctx --policy ours-no-compression --context 512 append 0123456789ABCDEF -",
+            "ctx list --all-apps --json",
+            "ctx show 0123456789abcdef --tokens",
+            "ctx fork 0123456789abcdef --keep 10",
+            "ctx prewarm 0123456789abcdef",
+            "ctx measure text",
+            "ctx pin 0123456789abcdef",
+            "ctx unpin 0123456789abcdef",
+            "ctx compact 0123456789abcdef --keep 10 --to 100",
+            "ctx delete 0123456789abcdef",
+            "ctx shell --kv-memory 1GiB",
+            "store check --json",
+            "store stats --store d",
+            "store compact",
         ];
         for line in lines {
             let words = std::iter::once("concertina").chain(line.split(' '));
@@ -155,6 +175,18 @@ mod tests {
             "bench kernels --level 20,40",
             "tune --seconds 0",
             "pull --source npm smollm2",
+            "ctx ask 123 hello",
+            "ctx ask 0123456789abcdeg hello",
+            "ctx ask +123456789abcdef hello",
+            "ctx ask 0123456789abcdef",
+            "ctx list --all-apps --app mail",
+            "ctx list --average-bits 1",
+            "ctx list --policy best",
+            "ctx list --kv-memory some",
+            "ctx new --app=",
+            "ctx compact 0123456789abcdef --keep 1",
+            "ctx",
+            "store",
         ] {
             let words = std::iter::once("concertina").chain(line.split(' '));
             assert!(Cli::try_parse_from(words).is_err(), "{line}");

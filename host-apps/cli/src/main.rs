@@ -7,6 +7,8 @@ mod data;
 mod models;
 mod pull;
 mod session;
+mod store;
+mod table;
 mod tuning;
 
 use std::process::ExitCode;

@@ -28,7 +28,7 @@ fn err(output: &Output) -> String {
 #[test]
 fn help_of_every_command_has_examples() {
     let home = tempfile::tempdir().unwrap();
-    let commands: [&[&str]; 14] = [
+    let commands: [&[&str]; 32] = [
         &[],
         &["chat"],
         &["run"],
@@ -42,6 +42,24 @@ fn help_of_every_command_has_examples() {
         &["bench", "prefill"],
         &["bench", "decode"],
         &["bench", "kernels"],
+        &["ctx"],
+        &["ctx", "new"],
+        &["ctx", "ask"],
+        &["ctx", "append"],
+        &["ctx", "list"],
+        &["ctx", "show"],
+        &["ctx", "fork"],
+        &["ctx", "prewarm"],
+        &["ctx", "measure"],
+        &["ctx", "pin"],
+        &["ctx", "unpin"],
+        &["ctx", "compact"],
+        &["ctx", "delete"],
+        &["ctx", "shell"],
+        &["store"],
+        &["store", "check"],
+        &["store", "stats"],
+        &["store", "compact"],
         &["tune"],
     ];
     for command in commands {

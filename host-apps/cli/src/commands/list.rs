@@ -10,6 +10,7 @@ use crate::models::cache::{Cache, State};
 use crate::models::catalogue::{Catalogue, Model};
 use crate::models::resolve::Resolver;
 use crate::pull::human_bytes;
+use crate::table;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -81,19 +82,7 @@ fn table(rows: &[Row<'_>]) -> String {
             if row.downloaded { row.path.clone() } else { "no".to_owned() },
         ]);
     }
-    let mut widths = [0; 5];
-    for line in &lines {
-        for (width, cell) in widths.iter_mut().zip(line) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    let mut text = String::new();
-    for line in &lines {
-        let cells: Vec<String> = line.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        text.push_str(cells.join("  ").trim_end());
-        text.push('\n');
-    }
-    text
+    table::table(&lines)
 }
 
 #[cfg(test)]

@@ -2,10 +2,12 @@
 
 pub mod bench;
 pub mod chat;
+pub mod ctx;
 pub mod doctor;
 pub mod eval;
 pub mod list;
 pub mod pull;
 pub mod run;
 pub mod sampling;
+pub mod store;
 pub mod tune;

@@ -1,8 +1,8 @@
 //! `concertina chat`: a conversation in the terminal.
 
 mod conversation;
-mod input;
-mod interrupt;
+pub(super) mod input;
+pub(super) mod interrupt;
 mod talk;
 
 use anyhow::{Result, ensure};
