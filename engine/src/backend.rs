@@ -220,6 +220,27 @@ impl Backend {
         }
     }
 
+    /// Write `bytes`, a whole number of words, to the beginning of a slice with the next [`Backend::deliver`]: for much that
+    /// goes to many places.
+    pub fn put(&mut self, to: Slice, bytes: &[u8]) -> Result<()> {
+        self.count().written_bytes += bytes.len() as u64;
+        match self {
+            Backend::Gpu(gpu) => gpu.put(to, bytes),
+            Backend::Cpu(cpu) => {
+                cpu.write(to, bytes);
+                Ok(())
+            }
+        }
+    }
+
+    /// Submit what was put, if at least so many bytes wait.
+    pub fn deliver(&mut self, at_least: u64) -> Result<()> {
+        match self {
+            Backend::Gpu(gpu) => gpu.deliver(at_least),
+            Backend::Cpu(_) => Ok(()),
+        }
+    }
+
     /// Write `bytes`, a whole number of words, to the beginning of a slice.
     ///
     /// # Panics

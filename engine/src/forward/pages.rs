@@ -3,7 +3,6 @@
 use std::ops::Range;
 
 use concertina_kv::ChunkEntry;
-use concertina_shaders::Step;
 
 use super::{Forward, geometry};
 use crate::record::Slice;
@@ -29,16 +28,14 @@ impl Forward {
         backend.gather(&slices).await
     }
 
-    /// Write the contents of a chunk with the next submission.
+    /// Write the contents of a chunk with the next delivery.
     ///
     /// # Panics
     /// If there are not as many bytes as [`Forward::chunk_bytes`] says.
-    pub fn write_chunk(&self, backend: &mut Backend, entry: ChunkEntry, bytes: &[u8]) {
+    pub fn write_chunk(&self, backend: &mut Backend, entry: ChunkEntry, bytes: &[u8]) -> Result<()> {
         assert_eq!(bytes.len(), self.chunk_bytes(entry));
         let layer = bytes.len() / self.buffers.pages.len();
-        for (to, bytes) in self.extents(entry).zip(bytes.chunks_exact(layer)) {
-            backend.stage(to, bytes);
-        }
+        self.extents(entry).zip(bytes.chunks_exact(layer)).try_for_each(|(to, bytes)| backend.put(to, bytes))
     }
 
     /// Overwrite units of every layer with zeros.
@@ -57,10 +54,5 @@ impl Forward {
     /// All pages of all layers.
     pub async fn read_pages(&self, backend: &mut Backend) -> Result<Vec<u8>> {
         backend.gather(&self.buffers.pages).await
-    }
-
-    /// Submit what was written.
-    pub async fn deliver(&self, backend: &mut Backend) -> Result<()> {
-        backend.run(&Step::default(), &[], None).await.map(drop)
     }
 }

@@ -10,6 +10,7 @@ use super::adapter::{AdapterInfo, choose};
 use super::fault::FaultSlot;
 use super::inbox::Inbox;
 use super::readback::Readback;
+use super::upload::Upload;
 use crate::backend::{BufferLimits, Counters, Restrictions};
 use crate::record::{BufId, Op, Recording, Slice};
 use crate::{Error, Result};
@@ -25,6 +26,7 @@ pub struct Gpu {
     buffers: Vec<Option<wgpu::Buffer>>,
     pub(super) step: wgpu::Buffer,
     inbox: Inbox,
+    upload: Upload,
     pub(crate) counters: Counters,
     pub(crate) restrictions: Restrictions,
     /// By variant and the values of its overrides.
@@ -117,6 +119,7 @@ impl Gpu {
             buffers: Vec::new(),
             step,
             inbox: Inbox::default(),
+            upload: Upload::default(),
             counters: Counters::default(),
             restrictions: Restrictions::default(),
             pipelines: HashMap::new(),
@@ -194,6 +197,25 @@ impl Gpu {
     pub fn stage(&mut self, to: Slice, bytes: &[u8]) {
         let buffer = self.buffers[to.buf.0 as usize].as_ref().expect("a freed buffer is in use");
         self.inbox.put(buffer, to.offset, bytes);
+    }
+
+    /// Write much, when the next delivery begins.
+    pub fn put(&mut self, to: Slice, bytes: &[u8]) -> Result<()> {
+        self.faults.check()?;
+        let buffer = self.buffers[to.buf.0 as usize].as_ref().expect("a freed buffer is in use");
+        self.upload.put(&self.device, buffer, to.offset, bytes, &mut self.counters)
+    }
+
+    /// Submit what was put, once so many bytes wait.
+    pub fn deliver(&mut self, at_least: u64) -> Result<()> {
+        if self.upload.waiting() < at_least.max(1) {
+            return Ok(());
+        }
+        let mut encoder = self.begin(None);
+        let buffers = self.upload.deliver(&mut encoder);
+        self.queue.submit([encoder.finish()]);
+        self.upload.submitted(buffers);
+        self.faults.check()
     }
 
     /// Forget compiled kernels: those in recordings live on with them.

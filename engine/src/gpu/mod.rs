@@ -6,6 +6,7 @@ mod fault;
 mod inbox;
 mod profile;
 mod readback;
+mod upload;
 
 pub use adapter::{AdapterInfo, list_adapters};
 pub use device::{Gpu, Prepared};

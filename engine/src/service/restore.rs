@@ -15,7 +15,7 @@ use crate::api::yield_now;
 use crate::{Error, Result};
 
 /// Bytes that go to the device in one submission.
-const DELIVERY_BYTES: usize = 4 << 20;
+const DELIVERY_BYTES: u64 = 4 << 20;
 
 /// A chunk that was read, or could not be.
 type Arrival = (u32, std::result::Result<Vec<u8>, Missing>);
@@ -47,7 +47,7 @@ impl Service {
         }
         let start = Instant::now();
         let mut arrivals = self.start_reading(readers);
-        let (mut undelivered, mut read_s, mut computed_s) = (0, 0.0, 0.0);
+        let (mut read_s, mut computed_s) = (0.0, 0.0);
         while !waiting.is_empty() || !to_compute.is_empty() {
             // A chunk can be computed once all before it are there.
             let batch = self.computable(&waiting, &to_compute);
@@ -55,21 +55,15 @@ impl Service {
             if let Some(arrival) = next {
                 let index = arrival.0;
                 waiting.remove(&index);
-                match self.deliver(key, arrival)? {
-                    Some(bytes) => {
-                        switch.read += 1;
-                        undelivered += bytes;
-                    }
-                    None => {
-                        switch.lost += 1;
-                        self.replace_lost(key, index).await?;
-                        to_compute.insert(index);
-                    }
+                if self.take_in(key, arrival)? {
+                    switch.read += 1;
+                } else {
+                    switch.lost += 1;
+                    self.replace_lost(key, index).await?;
+                    to_compute.insert(index);
                 }
-                if undelivered >= DELIVERY_BYTES || waiting.is_empty() {
-                    self.submit().await?;
-                    undelivered = 0;
-                }
+                let enough = if waiting.is_empty() { 0 } else { DELIVERY_BYTES };
+                self.engine.device().await?.backend.deliver(enough)?;
                 if waiting.is_empty() {
                     read_s = start.elapsed().as_secs_f64();
                 }
@@ -124,21 +118,16 @@ impl Service {
         to_compute.iter().copied().take_while(|index| *index < first_waiting).take(most).collect()
     }
 
-    /// Stage a chunk that was read for its place. `None`: it could not be read, or is not what was stored.
-    fn deliver(&mut self, key: u64, (index, contents): Arrival) -> Result<Option<usize>> {
-        let Ok(contents) = contents else { return Ok(None) };
+    /// Write a chunk that was read to its place. False: it could not be read, or is not what was stored.
+    fn take_in(&mut self, key: u64, (index, contents): Arrival) -> Result<bool> {
+        let Ok(contents) = contents else { return Ok(false) };
         let place = self.entry(key)?.context.table.entries()[index as usize];
         let device = self.engine.device.as_mut().ok_or_else(|| Error::DeviceLost("no device is open".into()))?;
         let Some(place) = place.filter(|place| device.forward.chunk_bytes(*place) == contents.len()) else {
-            return Ok(None);
+            return Ok(false);
         };
-        device.forward.write_chunk(&mut device.backend, place, &contents);
-        Ok(Some(contents.len()))
-    }
-
-    async fn submit(&mut self) -> Result<()> {
-        let device = self.engine.device().await?;
-        device.forward.deliver(&mut device.backend).await
+        device.forward.write_chunk(&mut device.backend, place, &contents)?;
+        Ok(true)
     }
 
     /// A chunk could not be read: a place for it as it will be computed, and no copy on disk.
@@ -159,6 +148,8 @@ impl Service {
         let level = self.entry(key)?.level;
         // Chunks may have more rows than a batch holds.
         let device = self.engine.device().await?;
+        // What it attends to goes first.
+        device.backend.deliver(0)?;
         let most = device.forward.capacity().rows;
         let Some(entry) = self.entries.get_mut(&key) else { return Ok(()) };
         let written = entry.context.table.tokens();
