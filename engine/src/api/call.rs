@@ -38,8 +38,9 @@ impl Call {
             return Err(Error::Invalid("the prompt is empty".into()));
         }
         engine.device().await?;
-        if total > engine.context_limit() {
-            return Err(Error::ContextFull { tokens: total, limit: engine.context_limit() });
+        let limit = engine.limit_of(context);
+        if total > limit {
+            return Err(Error::ContextFull { tokens: total, limit });
         }
         context.tokens.extend_from_slice(tokens);
         let answer = Answer {
@@ -110,7 +111,7 @@ impl Call {
         if self.options.max_tokens == 0 {
             return Ok(false);
         }
-        let limit = engine.context_limit();
+        let limit = engine.limit_of(context);
         let device = engine.device.as_mut().ok_or_else(|| Error::DeviceLost("no device is open".into()))?;
         // A sampled token is on the device already.
         let given = self.answer.tokens.is_empty().then(|| context.tokens[self.answer.context_tokens - 1]);
@@ -139,6 +140,12 @@ impl Call {
             return Ok(false);
         }
         Ok(true)
+    }
+
+    /// There is no room for more: the answer ends here, if it has begun.
+    pub fn stop(&mut self) -> bool {
+        self.answer.finish = Finish::ContextFull;
+        !self.answer.tokens.is_empty()
     }
 
     /// The answer, as far as it came.

@@ -26,6 +26,8 @@ pub struct Context {
     region: Option<u32>,
     /// The device knows nothing of the table yet.
     pub(crate) table_is_new: bool,
+    /// A service makes room for it; otherwise all of it must fit as it is written.
+    pub(crate) managed: bool,
     /// The sub-model that wrote the chunks: keys of different levels are not mixed.
     pub(crate) written_by: Option<SubModel>,
     /// The device that holds the chunks.
@@ -38,6 +40,7 @@ pub struct Context {
 impl Context {
     pub(crate) fn open(kv: Arc<Mutex<KvState>>, generation: u64) -> Result<Self> {
         let mut context = Self::parked(kv, generation, Vec::new(), 0);
+        context.managed = false;
         context.unpark()?;
         Ok(context)
     }
@@ -45,6 +48,7 @@ impl Context {
     /// A context of which nothing is in memory, though keys and values of its first `written` tokens are elsewhere.
     pub(crate) fn parked(kv: Arc<Mutex<KvState>>, generation: u64, tokens: Vec<u32>, written: usize) -> Self {
         Self {
+            managed: true,
             tokens,
             table: ChunkTable::absent(written),
             region: None,

@@ -159,6 +159,14 @@ impl Engine {
         })
     }
 
+    /// Most tokens that this context may have.
+    pub(crate) fn limit_of(&self, context: &Context) -> usize {
+        match &self.device {
+            Some(device) if context.managed => device.forward.capacity().context_tokens,
+            _ => self.context_limit(),
+        }
+    }
+
     /// An empty context.
     ///
     /// # Errors

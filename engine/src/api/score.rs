@@ -132,8 +132,9 @@ impl Engine {
         check_level(level)?;
         self.check_tokens(tokens)?;
         self.device().await?;
-        if tokens.len() > self.context_limit() {
-            return Err(Error::ContextFull { tokens: tokens.len(), limit: self.context_limit() });
+        let limit = self.limit_of(context);
+        if tokens.len() > limit {
+            return Err(Error::ContextFull { tokens: tokens.len(), limit });
         }
         context.tokens = tokens.to_vec();
         self.settle(context, level)?;

@@ -53,7 +53,7 @@ impl Service {
         let start = Instant::now();
         let key = self.begin(app, context, level).await?;
         let restored = self.prewarm_entered(key, start).await;
-        self.returned(key, restored)
+        self.returned(restored).await
     }
 
     /// Negative log-likelihood, in nats, of each of `tokens`, given the context and those before; the first of an empty
@@ -71,7 +71,7 @@ impl Service {
     ) -> Result<Vec<f32>> {
         let key = self.begin(app, context, level).await?;
         let scored = self.score_entered(key, &[(tokens, 0)], level, keep).await;
-        Ok(self.returned(key, scored)?.pop().unwrap_or_default())
+        Ok(self.returned(scored).await?.pop().unwrap_or_default())
     }
 
     /// As [`Service::score`], for several texts that might follow the context, which stays as it is; of each its tokens from
@@ -88,7 +88,7 @@ impl Service {
     ) -> Result<Vec<Vec<f32>>> {
         let key = self.begin(app, context, level).await?;
         let scored = self.score_entered(key, texts, level, false).await;
-        self.returned(key, scored)
+        self.returned(scored).await
     }
 
     async fn call(
@@ -102,7 +102,7 @@ impl Service {
         let start = Instant::now();
         let key = self.begin(app, context, options.level).await?;
         let served = self.run(key, tokens, options, on_text, start).await;
-        self.returned(key, served)
+        self.returned(served).await
     }
 
     /// Find the context, as it is after all calls before.
@@ -111,10 +111,13 @@ impl Service {
         self.recover().await?;
         self.load(app, context).await?;
         self.sync_device().await?;
-        let reports = self.keeper.settle(context.0).await;
-        self.note(reports);
         let key = context.0;
         self.use_level(key, level)?;
+        if self.manager.state(key).iter().any(|(memory, _)| memory.is_none()) {
+            // What is to be read must have arrived.
+            let reports = self.keeper.settle(key).await;
+            self.note(reports);
+        }
         Ok(key)
     }
 
@@ -168,7 +171,10 @@ impl Service {
         }
         more = generates;
         while more {
-            self.room_for(key, &call).await?;
+            match self.room_for(key, &call).await {
+                Err(Error::OverBudget(_)) if call.stop() => break,
+                made => made?,
+            }
             let context = &mut self.entries.get_mut(&key).ok_or_else(unknown)?.context;
             more = call.decode(&mut self.engine, context, on_text).await?;
         }
@@ -187,7 +193,8 @@ impl Service {
     /// Refuse before anything is moved.
     fn check_prompt(&self, key: u64, tokens: &[u32]) -> Result<()> {
         self.engine.check_tokens(tokens)?;
-        let (tokens, limit) = (self.entry(key)?.stored + tokens.len(), self.engine.context_limit());
+        let entry = self.entry(key)?;
+        let (tokens, limit) = (entry.stored + tokens.len(), self.engine.limit_of(&entry.context));
         if tokens > limit { Err(Error::ContextFull { tokens, limit }) } else { Ok(()) }
     }
 
@@ -240,11 +247,14 @@ impl Service {
         let entry = self.entry_mut(key)?;
         entry.stored = entry.context.tokens.len();
         entry.used_ms = now;
-        let writes = settled?;
-        // Tokens are safe: whatever fails from here on costs time, not data.
-        if let Err(e) = self.write_out(key, &writes).await {
-            log::warn!("chunks are not kept on disk: {e}");
-            writes.iter().for_each(|index| self.manager.write_failed((key, *index)));
+        // Tokens are safe: whatever failed or fails beside them costs time, not data.
+        let written = match &settled {
+            Ok(writes) => self.write_out(key, writes).await,
+            Err(_) => settled.map(drop),
+        };
+        if let Err(e) = written {
+            log::warn!("keys and values of a context are lost, and will be computed anew: {e}");
+            self.reset(key);
         }
         Ok(())
     }
@@ -314,22 +324,34 @@ impl Service {
     }
 
     /// A call has ended, well or not. One that failed half way may have left chunks in the books that hold nothing.
-    fn returned<T>(&mut self, key: u64, result: Result<T>) -> Result<T> {
-        let entered = self.running.take().is_some();
-        if result.is_err() && entered {
-            self.reset(key);
+    async fn returned<T>(&mut self, result: Result<T>) -> Result<T> {
+        match result {
+            Ok(value) => {
+                self.running = None;
+                Ok(value)
+            }
+            Err(e) => {
+                self.recover().await?;
+                Err(e)
+            }
         }
-        result
     }
 
-    /// The future of a call was dropped: its context goes back to what is durable.
+    /// A call failed, or its future was dropped: its context goes back to what is durable. That may include the call's own
+    /// tokens, where they were on their way to the disk.
     pub(super) async fn recover(&mut self) -> Result<()> {
         let reports = self.keeper.reports();
         self.note(reports);
-        if let Some(key) = self.running.take() {
-            log::info!("a call was dropped; its context is as it was before");
-            self.reset(key);
+        let Some(key) = self.running.take() else { return Ok(()) };
+        let entry = self.entry(key)?;
+        let app = entry.app.clone();
+        let durable = self.keeper.ask(move |store| store.tokens(&app, ContextId(key))).await?;
+        let entry = self.entry_mut(key)?;
+        match durable {
+            Ok(tokens) => (entry.stored, entry.context.tokens) = (tokens.len(), tokens),
+            Err(e) => log::warn!("a context's tokens cannot be read again after a failure: {e}"),
         }
+        self.reset(key);
         Ok(())
     }
 

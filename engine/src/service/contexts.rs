@@ -147,6 +147,11 @@ impl Service {
         Ok(self.keeper.ask(|store| store.apps()).await??)
     }
 
+    /// Most tokens of a context. Whether as many fit the budget of memory depends on their widths.
+    pub fn context_limit(&self) -> usize {
+        self.engine.device.as_ref().map_or(0, |device| device.forward.capacity().context_tokens)
+    }
+
     /// Tokens of a text, as the model counts them.
     ///
     /// # Errors
@@ -182,8 +187,9 @@ impl Service {
             None => text.to_owned(),
         };
         let tokens = model.tokenizer.encode_prompt(&text, model.chat.is_some())?;
-        if tokens.len() > self.engine.context_limit() {
-            return Err(Error::ContextFull { tokens: tokens.len(), limit: self.engine.context_limit() });
+        let limit = self.context_limit();
+        if tokens.len() > limit {
+            return Err(Error::ContextFull { tokens: tokens.len(), limit });
         }
         Ok(tokens)
     }

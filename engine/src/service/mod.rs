@@ -168,16 +168,24 @@ impl Service {
         Ok(())
     }
 
+    /// Make chunks durable too. Tokens are so whenever a call returns.
+    ///
+    /// # Errors
+    /// Where writing fails.
+    pub async fn flush(&mut self) -> Result<()> {
+        self.idle().await?;
+        Ok(self.keeper.ask(|store| store.flush()).await??)
+    }
+
     /// Wait until everything is on disk, and close.
     ///
     /// # Errors
     /// Where writing fails; what was acknowledged is safe nevertheless.
     pub async fn close(mut self) -> Result<Engine> {
         self.recover().await?;
-        self.idle().await?;
         self.keep_rates();
         self.entries.clear();
-        self.keeper.ask(|store| store.flush()).await??;
+        self.flush().await?;
         Ok(self.engine)
     }
 

@@ -224,13 +224,14 @@ impl Store {
             tokens: put.tokens as u8,
             level: put.level,
             width: put.width,
+            cipher: self.cipher,
             segment: run.segment,
             offset: run.offset,
             lens,
         };
         let mut sealed = Vec::with_capacity(run.len as usize);
         for (layer, contents) in (0..).zip(put.layers) {
-            crypto::seal_extent(key, layer, &extent_aad(&self.id, id, &row, layer), contents, &mut sealed);
+            crypto::seal_extent(self.cipher, key, layer, &extent_aad(&self.id, id, &row, layer), contents, &mut sealed);
         }
         self.unsynced.insert(run.segment);
         let written = self.disk.write_at(&segment_name(run.segment), run.offset.into(), &sealed);

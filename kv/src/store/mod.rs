@@ -30,6 +30,7 @@ use redb::{Database, Durability, ReadableDatabase, ReadableTable, WriteTransacti
 
 pub use chunks::{ChunkInfo, ChunkPut, PutReport};
 pub use contexts::{ContextId, ContextInfo, ModelId};
+pub use crypto::Cipher;
 pub use error::{Error, Result};
 pub use medium::Medium;
 pub use memory::{Crashes, Fault, MemoryMedium};
@@ -60,6 +61,8 @@ pub struct Options {
     pub segment_bytes: u32,
     /// Memory for the index's pages.
     pub cache_bytes: usize,
+    /// What new chunks are sealed with. Those that are there open whatever they were sealed with.
+    pub cipher: Cipher,
 }
 
 impl Options {
@@ -72,6 +75,7 @@ impl Options {
             index_reserve_bytes: 64 << 20,
             segment_bytes: 64 << 20,
             cache_bytes: 8 << 20,
+            cipher: Cipher::fastest(),
         }
     }
 }
@@ -90,6 +94,7 @@ pub struct Store {
     random: Random,
     segment_bytes: u32,
     cache_bytes: usize,
+    cipher: Cipher,
     /// Absent after a failure of the index, until it is opened again.
     db: Option<Arc<Database>>,
     slots: Slots,
@@ -142,6 +147,7 @@ impl Store {
             random,
             segment_bytes: options.segment_bytes,
             cache_bytes: options.cache_bytes,
+            cipher: options.cipher,
             db: None,
             slots: Slots::default(),
             space: Space::default(),

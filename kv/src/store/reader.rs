@@ -123,7 +123,7 @@ impl ChunkReader {
     fn open_slice(&self, layer: usize, sealed: &mut [u8]) -> Result<(), Missing> {
         let Ok(layer) = u32::try_from(layer) else { return Err(Missing) };
         let aad = extent_aad(&self.store, self.id, &self.row, layer);
-        if crypto::open_extent(&self.key, layer, &aad, sealed) { Ok(()) } else { Err(Missing) }
+        if crypto::open_extent(self.row.cipher, &self.key, layer, &aad, sealed) { Ok(()) } else { Err(Missing) }
     }
 
     /// Whether every layer opens.

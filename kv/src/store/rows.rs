@@ -2,7 +2,7 @@
 
 use redb::TableDefinition;
 
-use super::crypto::WRAPPED;
+use super::crypto::{Cipher, WRAPPED};
 use super::space::Run;
 use crate::Width;
 
@@ -121,6 +121,7 @@ pub(super) struct ChunkRow {
     pub(super) tokens: u8,
     pub(super) level: u16,
     pub(super) width: Width,
+    pub(super) cipher: Cipher,
     pub(super) segment: u32,
     pub(super) offset: u32,
     /// Sealed bytes of each layer.
@@ -134,7 +135,7 @@ impl ChunkRow {
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(98 + 4 * self.lens.len());
+        let mut out = Vec::with_capacity(99 + 4 * self.lens.len());
         out.extend_from_slice(&self.app);
         out.extend_from_slice(&self.model);
         out.extend_from_slice(&self.prefix);
@@ -142,6 +143,7 @@ impl ChunkRow {
         out.push(self.tokens);
         out.extend_from_slice(&self.level.to_le_bytes());
         out.push(self.width as u8);
+        out.push(self.cipher as u8);
         out.extend_from_slice(&self.segment.to_le_bytes());
         out.extend_from_slice(&self.offset.to_le_bytes());
         out.extend_from_slice(&(self.lens.len() as u16).to_le_bytes());
@@ -161,6 +163,7 @@ impl ChunkRow {
             tokens: fields.bytes::<1>()?[0],
             level: fields.u16()?,
             width: width_of(fields.bytes::<1>()?[0])?,
+            cipher: Cipher::of(fields.bytes::<1>()?[0])?,
             segment: fields.u32()?,
             offset: fields.u32()?,
             lens: {
@@ -238,6 +241,7 @@ mod tests {
             tokens: 16,
             level: 5,
             width: Width::W4,
+            cipher: Cipher::Aes256Gcm,
             segment: 6,
             offset: 7,
             lens: vec![8, 9],

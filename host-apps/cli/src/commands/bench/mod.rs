@@ -1,9 +1,11 @@
 //! `concertina bench`: how fast it is here.
 
 pub mod decode;
+pub mod impact;
 pub mod kernels;
 pub mod prefill;
 mod report;
+pub mod restore;
 pub mod switch;
 pub mod trace;
 
@@ -28,6 +30,8 @@ pub enum BenchCommand {
     Prefill(prefill::PrefillArgs),
     Decode(decode::DecodeArgs),
     Kernels(kernels::KernelsArgs),
+    Impact(impact::ImpactArgs),
+    Restore(restore::RestoreArgs),
     Switch(switch::SwitchArgs),
     Trace(trace::TraceArgs),
 }
@@ -55,6 +59,8 @@ pub fn run(global: &GlobalArgs, command: &BenchCommand) -> Result<()> {
         BenchCommand::Prefill(args) => prefill::run(global, args),
         BenchCommand::Decode(args) => decode::run(global, args),
         BenchCommand::Kernels(args) => kernels::run(global, args),
+        BenchCommand::Impact(args) => impact::run(global, args),
+        BenchCommand::Restore(args) => restore::run(global, args),
         BenchCommand::Switch(args) => switch::run(global, args),
         BenchCommand::Trace(args) => trace::run_command(global, args),
     }

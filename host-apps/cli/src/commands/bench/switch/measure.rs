@@ -46,6 +46,7 @@ pub struct Measured {
     pub read_mb_s: f64,
     pub recompute_tokens_s: f64,
     pub each_ms: Vec<f64>,
+    pub each_ttft_ms: Vec<f64>,
 }
 
 /// Run `calls` under a policy. The engine comes back.
@@ -124,6 +125,7 @@ fn summary(policy: Policy, switches: &[Switch], ttft_ms: &[f64], peak_memory_byt
         read_mb_s: 0.0,
         recompute_tokens_s: 0.0,
         each_ms,
+        each_ttft_ms: ttft_ms.to_vec(),
     }
 }
 

@@ -55,9 +55,9 @@ pub struct SwitchArgs {
     #[arg(long, value_name = "NAME,...", value_delimiter = ',', value_parser = policy,
         default_value = "lmk,swap,chunk-swap,chunk-swap-int8,ours,ours-no-compression,ours-no-pipeline,ours-no-lifecycle,ours-lru")]
     pub policies: Vec<Policy>,
-    /// Which context is called next: random, markov or gaussian
-    #[arg(long, value_name = "PATTERN", default_value = "markov", value_parser = pattern)]
-    pub pattern: Pattern,
+    /// Which context is called next: random, markov, gaussian, or turns (one after the other)
+    #[arg(long, value_name = "PATTERN", default_value = "markov", value_parser = order)]
+    pub pattern: Order,
     /// Let the disk read and write no more than this
     #[arg(long, value_name = "MB/S")]
     pub disk_mb_s: Option<f64>,
@@ -86,21 +86,47 @@ pub fn policy(name: &str) -> Result<Policy, String> {
     Policy::ALL.into_iter().find(|policy| policy.name() == name).ok_or_else(|| format!("one of {}", names()))
 }
 
-pub fn pattern(name: &str) -> Result<Pattern, String> {
+/// Which context is called next.
+#[derive(Debug, Clone, Copy)]
+pub enum Order {
+    /// One after the other.
+    Turns,
+    /// By a trace.
+    Trace(Pattern),
+}
+
+fn order(name: &str) -> Result<Order, String> {
     match name {
-        "random" => Ok(Pattern::Random),
-        "markov" => Ok(Pattern::Markov),
-        "gaussian" => Ok(Pattern::Gaussian),
-        _ => Err("random, markov or gaussian".into()),
+        "turns" => Ok(Order::Turns),
+        "random" => Ok(Order::Trace(Pattern::Random)),
+        "markov" => Ok(Order::Trace(Pattern::Markov)),
+        "gaussian" => Ok(Order::Trace(Pattern::Gaussian)),
+        _ => Err("random, markov, gaussian or turns".into()),
+    }
+}
+
+impl Order {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Turns => "turns",
+            Self::Trace(Pattern::Random) => "random",
+            Self::Trace(Pattern::Markov) => "markov",
+            Self::Trace(Pattern::Gaussian) => "gaussian",
+        }
+    }
+
+    /// `calls` calls of so many contexts.
+    fn calls(self, calls: usize, contexts: usize, seed: u64) -> Vec<usize> {
+        let Self::Trace(pattern) = self else { return (0..calls).map(|call| call % contexts).collect() };
+        // Twice as long as needed on average; the rest is cut off.
+        let trace = poisson(2.0 * calls as f64 + 20.0, 1.0, pattern, contexts, seed);
+        trace.into_iter().take(calls).map(|arrival| arrival.context).collect()
     }
 }
 
 pub fn run(global: &GlobalArgs, args: &SwitchArgs) -> Result<()> {
     let contexts = args.contexts as usize;
-    // Twice as long as needed on average; the rest is cut off.
-    let mut trace = poisson(2.0 * f64::from(args.calls) + 20.0, 1.0, args.pattern, contexts, args.seed);
-    trace.truncate(args.calls as usize);
-    let calls: Vec<usize> = trace.iter().map(|arrival| arrival.context).collect();
+    let calls = args.pattern.calls(args.calls as usize, contexts, args.seed);
     let most_calls = (0..contexts).map(|c| calls.iter().filter(|other| **other == c).count()).max().unwrap_or(0);
     // The longest context decides what "memory for two" is.
     let longest = (args.tokens as usize + most_calls * CALL_TOKENS).next_multiple_of(CHUNK_TOKENS);
@@ -147,7 +173,7 @@ pub fn run(global: &GlobalArgs, args: &SwitchArgs) -> Result<()> {
         let report = serde_json::json!({
             "model": model, "adapter": adapter, "contexts": contexts, "tokens": args.tokens, "longest": longest,
             "memory_bytes": memory_bytes, "disk_mb_s": args.disk_mb_s, "calls": calls.len(), "seed": args.seed,
-            "pattern": format!("{:?}", args.pattern).to_lowercase(), "policies": measured,
+            "pattern": args.pattern.name(), "policies": measured,
         });
         super::report::say(&report.to_string())?;
     }
