@@ -247,7 +247,8 @@ impl Service {
         self.reset(key);
         let units = self.entry(key)?.context.free_units();
         let device = self.engine.device().await?;
-        device.forward.clear_units(&mut device.backend, &units)
+        device.forward.clear_units(&mut device.backend, &units)?;
+        device.backend.flush().await
     }
 
     fn usage_of(&self, app: &str, info: ContextInfo, order: &[u64]) -> ContextUsage {

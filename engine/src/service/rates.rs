@@ -24,7 +24,7 @@ pub fn known(engine: &Engine, options: &ServiceOptions) -> (Rates, bool) {
     };
     match options.rates.clone().or_else(kept) {
         Some(rates) => (rates, true),
-        None => (Rates { recompute: LineFit::new(0.0, 0.01), read: LineFit::new(0.0, 1e-9) }, false),
+        None => (Rates::new(LineFit::new(0.0, 0.01), LineFit::new(0.0, 1e-9)), false),
     }
 }
 

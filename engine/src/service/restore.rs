@@ -84,9 +84,16 @@ impl Service {
         } else {
             read_s = start.elapsed().as_secs_f64();
         }
-        if switch.lost == 0 {
+        if switch.lost > 0 {
+            return Ok(());
+        }
+        if switch.recomputed == 0 {
             self.rates.read.observe(switch.read_bytes as f64, read_s);
+        } else if switch.read == 0 {
             self.rates.recompute.observe((switch.recomputed * CHUNK_TOKENS) as f64, computed_s);
+        } else {
+            // Side by side both may be slower than alone, where they share cores: another quantity.
+            self.rates.observe_split(plan.recompute_s.max(plan.read_s), read_s.max(computed_s));
         }
         Ok(())
     }

@@ -437,7 +437,7 @@ mod tests {
     }
 
     fn rates() -> Rates {
-        Rates { recompute: LineFit::new(0.0, 0.01), read: LineFit::new(0.0, 1e-6) }
+        Rates::new(LineFit::new(0.0, 0.01), LineFit::new(0.0, 1e-6))
     }
 
     fn manager(policy: Policy, budget: u64) -> Manager<Simple> {

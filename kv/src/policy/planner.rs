@@ -19,7 +19,32 @@ pub struct Rates {
     pub recompute: LineFit,
     /// Seconds to read and open so many bytes.
     pub read: LineFit,
+    /// How many times longer than expected of either alone splits took: where reading and computing share cores, or a bus,
+    /// they slow each other. At least 1.
+    #[serde(default = "undisturbed")]
+    pub split_factor: f64,
 }
+
+fn undisturbed() -> f64 {
+    1.0
+}
+
+impl Rates {
+    /// Rates whose splits are not known to disturb each other.
+    pub fn new(recompute: LineFit, read: LineFit) -> Self {
+        Self { recompute, read, split_factor: 1.0 }
+    }
+
+    /// Learn how long a split took that should have taken `planned_s`. The last splits count most.
+    pub fn observe_split(&mut self, planned_s: f64, seconds: f64) {
+        if planned_s > 0.0 && seconds.is_finite() {
+            self.split_factor = (0.5 * self.split_factor + 0.5 * seconds / planned_s).clamp(1.0, 16.0);
+        }
+    }
+}
+
+/// A split must promise to take less than this share of what reading alone takes.
+const WORTH: f64 = 0.9;
 
 /// A chunk that is not in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,10 +131,11 @@ pub fn plan(missing: &[MissingChunk], rates: &Rates, pipeline: bool, split: Spli
     let all_recompute_s = recompute_s(missing.len());
     let mut computed = 0;
     if pipeline {
-        let (mut best, mut bytes) = (all_read_s, all_bytes);
+        let (mut best, mut bytes) = (WORTH * all_read_s, all_bytes);
         for (k, (_, chunk_bytes)) in (1..).zip(&readable) {
             bytes -= chunk_bytes;
-            let candidate = joined(recompute_s(forced + k), read_s(bytes));
+            let disturbed = if bytes > 0 { rates.split_factor } else { 1.0 };
+            let candidate = disturbed * joined(recompute_s(forced + k), read_s(bytes));
             if candidate < best {
                 (computed, best) = (k, candidate);
             }
@@ -151,7 +177,7 @@ mod tests {
     use super::*;
 
     fn rates(tokens_per_s: f64, bytes_per_s: f64) -> Rates {
-        Rates { recompute: LineFit::new(0.0, 1.0 / tokens_per_s), read: LineFit::new(0.0001, 1.0 / bytes_per_s) }
+        Rates::new(LineFit::new(0.0, 1.0 / tokens_per_s), LineFit::new(0.0001, 1.0 / bytes_per_s))
     }
 
     fn missing(n: u32, bytes: u64) -> Vec<MissingChunk> {
@@ -198,10 +224,24 @@ mod tests {
                 let bytes: u64 = sizes[computed..].iter().sum();
                 let tokens = (forced + computed) * CHUNK_TOKENS;
                 let other = rates.recompute.predict(tokens as f64).max(rates.read.predict(bytes as f64));
-                assert!(plan.total_s <= other + 1e-12);
+                assert!(WORTH * plan.total_s <= other + 1e-12);
             }
             assert!((plan.total_s - plan.recompute_s.max(plan.read_s)).abs() < 1e-12);
         }
+    }
+
+    #[test]
+    fn splits_that_disturb_each_other_are_given_up() {
+        let mut rates = rates(1600.0, 100e6);
+        let splits =
+            |rates: &Rates| plan(&missing(128, 1_000_000), rates, true, Split::Planned).choice == Choice::Split;
+        assert!(splits(&rates));
+        for _ in 0..8 {
+            rates.observe_split(0.6, 1.4);
+        }
+        assert!(!splits(&rates), "{}", rates.split_factor);
+        rates.observe_split(0.6, 0.1);
+        assert!(rates.split_factor >= 1.0 && splits(&Rates { split_factor: 1.0, ..rates }));
     }
 
     #[test]

@@ -99,10 +99,10 @@ pub fn run_policy(scenario: &Scenario, policy: Policy) -> PolicyReport {
     let features = policy.features();
     let mut manager = Manager::new(features, kv, scenario.memory_bytes, scenario.errors, scenario.average_bits);
     // What profiling at install gives; it is refined by what the calls take.
-    let mut rates = Rates {
-        recompute: LineFit::new(device.recompute_fixed_s, 1.0 / device.recompute_tokens_per_s),
-        read: LineFit::new(device.read_fixed_s, 1.0 / device.read_bytes_per_s),
-    };
+    let mut rates = Rates::new(
+        LineFit::new(device.recompute_fixed_s, 1.0 / device.recompute_tokens_per_s),
+        LineFit::new(device.read_fixed_s, 1.0 / device.read_bytes_per_s),
+    );
     let chunks = scenario.context_tokens.div_ceil(crate::CHUNK_TOKENS);
     // A few chunks get most of the attention, the first of all.
     let densities: Vec<Vec<f64>> = (0..scenario.contexts)

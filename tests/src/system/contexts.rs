@@ -17,7 +17,7 @@ pub fn store(medium: &Arc<MemoryMedium>, opening: u8) -> Store {
 
 /// Service options that measure nothing.
 pub fn by(policy: Policy) -> ServiceOptions {
-    let rates = Rates { recompute: LineFit::new(0.0, 0.01), read: LineFit::new(0.0, 1e-9) };
+    let rates = Rates::new(LineFit::new(0.0, 0.01), LineFit::new(0.0, 1e-9));
     ServiceOptions { policy, rates: Some(rates), ..ServiceOptions::default() }
 }
 
