@@ -127,7 +127,7 @@ impl Order {
 pub fn run(global: &GlobalArgs, args: &SwitchArgs) -> Result<()> {
     let contexts = args.contexts as usize;
     let calls = args.pattern.calls(args.calls as usize, contexts, args.seed);
-    let most_calls = (0..contexts).map(|c| calls.iter().filter(|other| **other == c).count()).max().unwrap_or(0);
+    let most_calls = (0..contexts).map(|c| calls.iter().filter(|other| **other == c).count()).max().unwrap_or(0) + 1;
     // The longest context decides what "memory for two" is.
     let longest = (args.tokens as usize + most_calls * CALL_TOKENS).next_multiple_of(CHUNK_TOKENS);
 
