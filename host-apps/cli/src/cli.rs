@@ -6,6 +6,7 @@ use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{bench, chat, ctx, doctor, eval, list, pull, run, store, tune};
+use crate::commands::{bench, chat, doctor, elasticize, eval, list, pull, run, tune};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -62,6 +63,7 @@ pub enum Command {
     #[command(subcommand)]
     Bench(bench::BenchCommand),
     Tune(tune::TuneArgs),
+    Elasticize(elasticize::ElasticizeArgs),
 }
 
 /// Runs the command. The exit code is not 0 where the command ran but has bad news.
@@ -78,6 +80,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Eval(command) => eval::run(global, &command)?,
         Command::Bench(command) => bench::run(global, &command)?,
         Command::Tune(args) => tune::run(global, &args)?,
+        Command::Elasticize(args) => elasticize::run(global, &args)?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -145,6 +148,9 @@ mod tests {
             "store check --json",
             "store stats --store d",
             "store compact",
+            "elasticize",
+            "elasticize smollm2 --order-only --out d --data t --down-format q5_1 --seed 2",
+            "elasticize -m smollm2 --steps 10 --down-format q8-0",
         ];
         for line in lines {
             let words = std::iter::once("concertina").chain(line.split(' '));
@@ -174,6 +180,8 @@ mod tests {
             "bench kernels --prefill 1",
             "bench kernels --level 20,40",
             "tune --seconds 0",
+            "elasticize --order-only --steps 5",
+            "elasticize --down-format q6_k",
             "pull --source npm smollm2",
             "ctx ask 123 hello",
             "ctx ask 0123456789abcdeg hello",

@@ -1,0 +1,83 @@
+//! Recovery adapters while they are trained.
+
+use anyhow::Result;
+use candle_core::{DType, Device, Tensor, Var};
+use concertina_elastic::LayerUnits;
+
+use super::Net;
+use crate::ops::linear::linear;
+
+/// `y += (x · aᵀ) · b + c`, where `x` is the kept input of the matrix that gives `y`.
+#[derive(Debug, Clone)]
+pub struct Adapter {
+    /// `(rank, kept inputs)`.
+    pub a: Var,
+    /// `(rank, outputs)`.
+    pub b: Var,
+    /// `(outputs)`.
+    pub c: Var,
+}
+
+impl Adapter {
+    /// What it adds.
+    ///
+    /// # Errors
+    /// Where candle refuses.
+    pub fn apply(&self, x: &Tensor) -> Result<Tensor> {
+        let low = linear(x, self.a.as_tensor())?;
+        Ok(low.matmul(self.b.as_tensor())?.broadcast_add(self.c.as_tensor())?)
+    }
+
+    /// Its three parts.
+    pub fn vars(&self) -> [&Var; 3] {
+        [&self.a, &self.b, &self.c]
+    }
+}
+
+/// The adapters of a layer.
+#[derive(Debug, Clone, Default)]
+pub struct LayerAdapters {
+    /// On attention's output matrix.
+    pub o: Option<Adapter>,
+    /// On the MLP's output matrix.
+    pub down: Option<Adapter>,
+}
+
+/// The adapters of a level: an entry a layer.
+#[derive(Debug, Clone, Default)]
+pub struct Adapters {
+    /// In order.
+    pub layers: Vec<LayerAdapters>,
+}
+
+impl Adapters {
+    /// Adapters of zeros beside the output matrices of every layer that is cut.
+    ///
+    /// # Errors
+    /// Where candle refuses.
+    pub fn zeros(net: &Net, units: &[LayerUnits], rank: usize) -> Result<Self> {
+        let spec = &net.spec;
+        let group_cols = spec.n_heads / spec.n_groups * spec.head_dim;
+        let zeros = |shape: &[usize]| Var::zeros(shape, DType::F32, &Device::Cpu);
+        let adapter = |inputs: usize| -> Result<Option<Adapter>> {
+            Ok(Some(Adapter { a: zeros(&[rank, inputs])?, b: zeros(&[rank, spec.dim])?, c: zeros(&[spec.dim])? }))
+        };
+        let layer = |(units, whole): (&LayerUnits, LayerUnits)| -> Result<LayerAdapters> {
+            if *units == whole {
+                return Ok(LayerAdapters::default());
+            }
+            Ok(LayerAdapters { o: adapter(units.groups * group_cols)?, down: adapter(units.neurons)? })
+        };
+        Ok(Self { layers: units.iter().zip(net.full()).map(layer).collect::<Result<_>>()? })
+    }
+
+    /// All adapters, in the order in which they are stored: layer by layer, `o` before `down`.
+    pub fn iter(&self) -> impl Iterator<Item = &Adapter> {
+        self.layers.iter().flat_map(|layer| layer.o.iter().chain(&layer.down))
+    }
+
+    /// All variables.
+    pub fn vars(&self) -> Vec<Var> {
+        self.iter().flat_map(|adapter| adapter.vars().map(Clone::clone)).collect()
+    }
+}

@@ -1,0 +1,9 @@
+//! The model in f32 on the processor, for gradients.
+
+mod adapters;
+mod forward;
+mod weights;
+
+pub use adapters::{Adapter, Adapters, LayerAdapters};
+pub use forward::{Batch, Pass, Site};
+pub use weights::{LayerNet, Net};
