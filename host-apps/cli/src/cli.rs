@@ -5,8 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{bench, chat, ctx, doctor, eval, list, pull, run, store, tune};
-use crate::commands::{bench, chat, doctor, elasticize, eval, list, pull, run, tune};
+use crate::commands::{bench, chat, ctx, doctor, elasticize, eval, list, pull, run, store, tune};
 
 const EXAMPLES: &str = "\
 Examples:
