@@ -44,6 +44,7 @@ mod weights;
 
 pub use api::{Answer, Context, Engine, Finish, GenerateOptions, Options, Sampling};
 pub use backend::{Backend, BufferLimits, Counters, Prepared, Restrictions};
+pub use concertina_elastic as elastic;
 pub use concertina_elastic::{LayerShape, LayerUnits, SubModel};
 pub use concertina_formats as formats;
 pub use concertina_kv as kv;

@@ -120,7 +120,7 @@ fn killed_run(directory: &Path, seed: u64, after: Duration) -> Vec<String> {
     let mut lines = Vec::new();
     let mut line = String::new();
     // Some die before they have said anything.
-    if seed % 5 != 0 {
+    if !seed.is_multiple_of(5) {
         while out.read_line(&mut line).expect("text") > 0 {
             let first = line.starts_with("said") || line.starts_with("delete");
             lines.push(std::mem::take(&mut line));

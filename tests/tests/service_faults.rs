@@ -44,7 +44,7 @@ fn a_flipped_byte_anywhere_changes_no_answer() {
     for name in ["seg.00000000", "index.0", "index.1", "keys", "store"] {
         let len = good.bytes(name).unwrap_or_else(|| panic!("no file {name}")).len();
         // Payload by the kilobyte, the small files more closely; an odd step meets all alignments.
-        for at in (0..len).step_by(if len > 100_000 { len / 60 | 1 } else { len / 25 | 1 }) {
+        for at in (0..len).step_by(if len > 100_000 { (len / 60) | 1 } else { (len / 25) | 1 }) {
             let medium = Arc::new(good.copy());
             medium.corrupt(name, at as u64, 0x40);
             let mut service = service(store(&medium, 3));

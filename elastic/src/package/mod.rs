@@ -1,6 +1,6 @@
 //! The package: all that makes a model elastic, in one file.
 //!
-//! A safetensors file, which can be mapped. Its metadata has one entry, `concertina`, with a [`Head`] as JSON. Tensors:
+//! A safetensors file, which can be mapped. Its metadata has one entry, `concertina`, with a head as JSON. Tensors:
 //!
 //! | name | type and shape | content |
 //! |---|---|---|

@@ -1,5 +1,6 @@
 //! Levels: which units of the model each keeps.
 
+use concertina_elastic::package::Package;
 use concertina_elastic::{LayerShape, SubModel};
 
 use super::Engine;
@@ -44,6 +45,26 @@ impl Engine {
         self.sub_models.retain(|old| old.level != sub.level);
         self.sub_models.push(sub);
         Ok(())
+    }
+}
+
+impl Engine {
+    /// Use the level table of a package from now on: each of its levels keeps the units that were searched for. The model must
+    /// be the one whose units lie in the package's order. Its recovery adapters are not used yet.
+    ///
+    /// # Errors
+    /// If the package is for a model of other sizes.
+    pub fn use_levels(&mut self, package: &Package) -> Result<()> {
+        let (spec, shape) = (&self.model.spec, &package.shape);
+        let ours = [spec.layers.len(), spec.dim, spec.n_heads, spec.head_dim, spec.n_groups, spec.ffn];
+        let theirs = [shape.layers, shape.dim, shape.heads, shape.head_dim, shape.groups, shape.neurons];
+        if ours != theirs {
+            return Err(Error::Invalid(format!(
+                "the package is for a model of other sizes: {theirs:?} and not {ours:?} \
+                 (layers, width, heads, dimensions of a head, groups, neurons)"
+            )));
+        }
+        package.levels.iter().try_for_each(|sub| self.set_sub_model(sub.clone()))
     }
 }
 

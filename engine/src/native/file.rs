@@ -86,3 +86,15 @@ pub fn open_model(path: &Path) -> Result<Model> {
     let file = MappedFile::open(path).map_err(file_error(path))?;
     Ok(open_gguf(Box::new(file))?)
 }
+
+/// BLAKE3 of a file, in hexadecimal.
+pub fn blake3_of(path: &Path) -> io::Result<String> {
+    use io::Read as _;
+    let (mut file, mut hasher, mut buffer) = (File::open(path)?, blake3::Hasher::new(), vec![0; 1 << 20]);
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(hasher.finalize().to_hex().to_string()),
+            n => hasher.update(&buffer[..n]),
+        };
+    }
+}

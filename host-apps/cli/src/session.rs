@@ -1,10 +1,11 @@
 //! From a model's name to an engine that runs it.
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use concertina::elastic::package::Package;
 use concertina::formats::Model;
 use concertina::{Engine, Finish, Options, Sampling};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -44,7 +45,8 @@ impl Session {
         if let Some(bar) = shown {
             bar.finish_and_clear();
         }
-        let engine = engine?;
+        let mut engine = engine?;
+        use_package(&mut engine, &path)?;
         if engine.is_software() && std::io::stderr().is_terminal() {
             eprintln!(
                 "Note: {} is a CPU, so this is slow. With the driver of a GPU it is much faster: see `concertina doctor`.",
@@ -58,6 +60,24 @@ impl Session {
     pub fn model_name(&self) -> String {
         self.path.display().to_string()
     }
+}
+
+/// The level table of an elastic model: `NAME.elastic.safetensors` beside `NAME.elastic.gguf`.
+fn use_package(engine: &mut Engine, model: &Path) -> Result<()> {
+    let package = model.with_extension("safetensors");
+    if !model.to_string_lossy().ends_with(".elastic.gguf") || !package.is_file() {
+        return Ok(());
+    }
+    let shown = package.display();
+    let bytes = std::fs::read(&package).with_context(|| format!("cannot read {shown}"))?;
+    let found = Package::from_bytes(&bytes).with_context(|| format!("{shown} cannot be used"))?;
+    let hash = concertina::native::blake3_of(model).with_context(|| format!("cannot read {}", model.display()))?;
+    anyhow::ensure!(
+        hash == found.model.permuted_blake3,
+        "{shown} was made for another file than {}: make both anew with `concertina elasticize`",
+        model.display()
+    );
+    Ok(engine.use_levels(&found)?)
 }
 
 /// Tokens of a context: as many as asked for, else as many as the model reads and a fair share of memory holds.

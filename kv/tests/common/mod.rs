@@ -159,7 +159,7 @@ pub fn tokens(random: &mut SplitMix, most: u64) -> Vec<u32> {
 fn held(known: &Known, index: usize) -> usize {
     let all = (known.tokens.len() - index * CHUNK_TOKENS).min(CHUNK_TOKENS);
     let is_last = (index + 1) * CHUNK_TOKENS >= known.tokens.len();
-    if is_last && all > 1 && known.tokens[0] % 3 != 0 { all - 1 } else { all }
+    if is_last && all > 1 && !known.tokens[0].is_multiple_of(3) { all - 1 } else { all }
 }
 
 pub fn put(

@@ -79,6 +79,9 @@ fn store(options: &mut Options, bits: f32) {
     (options.kv_width, options.kv_narrower, options.prefill_rows) = (width, share, 16);
 }
 
+/// Negative log-likelihoods of a window's tokens from the second on.
+type Score = Box<dyn FnMut(&[u32]) -> Result<Vec<f32>>>;
+
 pub fn run(global: &GlobalArgs, args: &PplArgs) -> Result<()> {
     let file = args.file.display();
     let text = std::fs::read_to_string(&args.file).with_context(|| format!("cannot read {file}"))?;
@@ -100,7 +103,7 @@ pub fn run(global: &GlobalArgs, args: &PplArgs) -> Result<()> {
         Ok(())
     })?;
     let (model, adapter) = (session.model_name(), session.engine.adapter());
-    let mut score: Box<dyn FnMut(&[u32]) -> Result<Vec<f32>>> = match args.average_bits {
+    let mut score: Score = match args.average_bits {
         Some(bits) => {
             let mut kept = Kept::new(session.engine, bits, args.call_tokens as usize)?;
             Box::new(move |tokens| kept.nll(tokens))
