@@ -1,6 +1,8 @@
 //! The elastic model (ELMS / ElastiLM, arXiv 2409.09071): units in order of importance, and sub-models as prefixes of
 //! them. Geometry only: no GPU, no weights.
 
+mod order;
 mod submodel;
 
+pub use order::{LayerOrder, LayerScores};
 pub use submodel::{LayerShape, LayerUnits, SubModel};

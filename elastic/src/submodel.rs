@@ -1,5 +1,7 @@
 //! Sub-models: how many units each layer keeps at a level.
 
+use serde::{Deserialize, Serialize};
+
 /// What a layer has, and the steps in which it can be cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LayerShape {
@@ -14,7 +16,7 @@ pub struct LayerShape {
 }
 
 /// What a layer keeps: a prefix of its units in their stored order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct LayerUnits {
     /// KV groups kept.
     pub groups: usize,
@@ -23,7 +25,7 @@ pub struct LayerUnits {
 }
 
 /// A level of the elastic model: units kept in every layer.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SubModel {
     /// Percentage of the units of layers that are cut.
     pub level: u32,

@@ -3,6 +3,16 @@
 //! Gradients on calibration text order the units of a model by importance; a search decides what each level keeps; small
 //! adapters are fitted and trained to give back what a cut took. Nothing here runs when a model answers.
 
+pub mod anchors;
+pub mod data;
+pub mod evaluate;
 pub mod file;
+pub mod importance;
+pub mod levels;
 pub mod net;
 pub mod ops;
+mod permute;
+pub mod random;
+pub mod teacher;
+pub mod watch;
+pub mod workshop;

@@ -33,8 +33,8 @@ pub enum Site {
     Neurons,
 }
 
-/// Sees the values at a site of a layer.
-pub type Probe<'a> = &'a mut dyn FnMut(usize, Site, &Tensor) -> Result<()>;
+/// Sees the values at a site of a layer, and may put others in their place.
+pub type Probe<'a> = &'a mut dyn FnMut(usize, Site, &Tensor) -> Result<Option<Tensor>>;
 
 /// A forward pass through a part of the model.
 pub struct Pass<'a> {
@@ -61,7 +61,7 @@ impl<'a> Pass<'a> {
     /// # Errors
     /// If a token is not in the vocabulary, or candle refuses.
     pub fn hidden(&self, batch: &Batch) -> Result<Tensor> {
-        self.hidden_seen(batch, &mut |_, _, _| Ok(()))
+        self.hidden_seen(batch, &mut |_, _, _| Ok(None))
     }
 
     /// The same; `probe` sees every layer's inside.
@@ -94,7 +94,7 @@ impl<'a> Pass<'a> {
         for i in first..self.net.layers.len() {
             let adapters = self.adapters.and_then(|a| a.layers.get(i)).unwrap_or(&none);
             let (layer, units) = (&self.net.layers[i], self.units[i]);
-            probe(i, Site::Residual, &x)?;
+            x = probe(i, Site::Residual, &x)?.unwrap_or(x);
             x = self.attend(layer, units, adapters, x, tokens, &rotary, &mut |site, t| probe(i, site, t))?;
             x = self.mlp(layer, units, adapters, x, &mut |site, t| probe(i, site, t))?;
         }
@@ -110,7 +110,7 @@ impl<'a> Pass<'a> {
         x: Tensor,
         tokens: usize,
         rotary: &Rotary,
-        probe: &mut dyn FnMut(Site, &Tensor) -> Result<()>,
+        probe: &mut dyn FnMut(Site, &Tensor) -> Result<Option<Tensor>>,
     ) -> Result<Tensor> {
         if units.groups == 0 {
             return Ok(x);
@@ -138,7 +138,7 @@ impl<'a> Pass<'a> {
             rotary: rotary.clone(),
         };
         let heads = attention(&q, &k, &v, shape)?;
-        probe(Site::Heads, &heads)?;
+        let heads = probe(Site::Heads, &heads)?.unwrap_or(heads);
         out(&x, &heads, &w.o, &adapters.o)
     }
 
@@ -148,7 +148,7 @@ impl<'a> Pass<'a> {
         units: LayerUnits,
         adapters: &LayerAdapters,
         x: Tensor,
-        probe: &mut dyn FnMut(Site, &Tensor) -> Result<()>,
+        probe: &mut dyn FnMut(Site, &Tensor) -> Result<Option<Tensor>>,
     ) -> Result<Tensor> {
         if units.neurons == 0 {
             return Ok(x);
@@ -157,7 +157,7 @@ impl<'a> Pass<'a> {
         let gate = linear(&normed, &first_rows(&w.gate, units.neurons)?)?;
         let up = linear(&normed, &first_rows(&w.up, units.neurons)?)?;
         let neurons = swiglu(&gate, &up)?;
-        probe(Site::Neurons, &neurons)?;
+        let neurons = probe(Site::Neurons, &neurons)?.unwrap_or(neurons);
         out(&x, &neurons, &w.down, &adapters.down)
     }
 }

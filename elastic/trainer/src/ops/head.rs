@@ -150,3 +150,8 @@ pub fn surprises(hidden: &Tensor, head: &Tensor, tokens: &[u32], tokens_each: us
     })?;
     Ok(all.into_iter().flatten().collect())
 }
+
+/// Divergence of each row from its teacher, or whatever else `mix` asks for; no gradient.
+pub fn losses(hidden: &Tensor, head: &Tensor, targets: &[Target], mix: Mix) -> Result<Vec<f32>> {
+    each_row(hidden, head, |i, row| targets.get(i).map_or(0.0, |target| row_loss(row, target, mix)))
+}

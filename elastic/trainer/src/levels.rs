@@ -1,0 +1,256 @@
+//! The level table: what each layer keeps at each level.
+//!
+//! A level's percent is the share of the weights of all layers but the anchors that it keeps. Which layers give them up,
+//! and whether as groups or as neurons, is searched for: starting from the best even cut, weights move between layers and
+//! between attention and the MLP as long as the divergence from the whole model falls (in the manner of EvoPress, arXiv
+//! 2410.14649). It is measured on a thousand tokens of training text against the whole model's own predictions, which
+//! differs far less from text to text than a perplexity does.
+
+use anyhow::{Context, Result};
+use candle_core::Tensor;
+use concertina_elastic::{LayerShape, LayerUnits, SubModel};
+
+use crate::net::{Net, Pass, Site};
+use crate::ops::head::{Mix, losses};
+use crate::random::Random;
+use crate::teacher::Lesson;
+
+/// The levels of a package, in percent.
+pub const LEVELS: [u32; 9] = [20, 30, 40, 50, 60, 70, 80, 90, 100];
+
+/// Weights of a group and of a neuron.
+#[derive(Debug, Clone, Copy)]
+pub struct UnitWeights {
+    /// Rows of Q, K and V and columns of O.
+    pub group: usize,
+    /// Rows of gate and up and a column of `down`.
+    pub neuron: usize,
+}
+
+impl UnitWeights {
+    /// Of a model.
+    pub fn of(net: &Net) -> Self {
+        let spec = &net.spec;
+        let heads = spec.n_heads / spec.n_groups;
+        Self { group: (2 * heads + 2) * spec.head_dim * spec.dim, neuron: 3 * spec.dim }
+    }
+
+    /// Weights of a part of a layer.
+    pub fn layer(&self, units: LayerUnits) -> usize {
+        units.groups * self.group + units.neurons * self.neuron
+    }
+
+    /// Weights of a part of all layers.
+    pub fn all(&self, units: &[LayerUnits]) -> usize {
+        units.iter().map(|u| self.layer(*u)).sum()
+    }
+}
+
+/// Searches for the table of a model.
+pub struct Search<'a> {
+    net: &'a Net,
+    lessons: &'a [Lesson],
+    /// Layers that are cut.
+    cut: Vec<usize>,
+    weights: UnitWeights,
+    random: Random,
+}
+
+/// A candidate with what it was measured by.
+#[derive(Clone)]
+struct Candidate {
+    units: Vec<LayerUnits>,
+    loss: f64,
+}
+
+impl<'a> Search<'a> {
+    /// For a permuted model whose layers `anchors` are never cut.
+    pub fn new(net: &'a Net, lessons: &'a [Lesson], anchors: &[usize], seed: u64) -> Self {
+        let cut = (0..net.layers.len()).filter(|l| !anchors.contains(l)).collect();
+        Self { net, lessons, cut, weights: UnitWeights::of(net), random: Random::new(seed) }
+    }
+
+    /// Find what `level` keeps, in `steps` measurements. `start` is a guess, such as the next higher level's table.
+    ///
+    /// # Errors
+    /// Where candle refuses.
+    pub fn level(
+        &mut self,
+        level: u32,
+        start: Option<&SubModel>,
+        steps: usize,
+        progress: &mut dyn FnMut(usize, usize, f64),
+    ) -> Result<SubModel> {
+        if level == 100 || self.cut.is_empty() {
+            return Ok(SubModel { level, layers: self.net.full() });
+        }
+        let all: usize = self.cut.iter().map(|&l| self.weights.layer(self.net.full()[l])).sum();
+        let budget = all * level as usize / 100;
+        let mut starts: Vec<Vec<LayerUnits>> = Vec::new();
+        let most = self.cut.iter().map(|&l| self.net.shapes[l].groups).max().unwrap_or(1);
+        starts.extend((1..=most).filter_map(|groups| self.even(groups, budget)));
+        if let Some(start) = start {
+            starts.push(self.fitted(start.layers.clone(), budget));
+        }
+        let mut best: Option<Candidate> = None;
+        let mut residuals = Vec::new();
+        for units in starts {
+            let (loss, seen) = self.measure(&units, None, f64::INFINITY)?;
+            if best.as_ref().is_none_or(|best| loss < best.loss) {
+                (best, residuals) = (Some(Candidate { units, loss }), seen);
+            }
+        }
+        let mut best = best.context("no cut of this model fits the level")?;
+        for step in 0..steps {
+            let units = self.mutated(&best.units, budget, step, steps);
+            let Some(first) = (0..units.len()).find(|&l| units[l] != best.units[l]) else { continue };
+            let (loss, seen) = self.measure(&units, Some((first, &residuals)), best.loss)?;
+            if loss < best.loss {
+                best = Candidate { units, loss };
+                residuals = seen;
+            }
+            progress(step + 1, steps, best.loss);
+        }
+        Ok(SubModel { level, layers: best.units })
+    }
+
+    /// The same number of groups and neurons in every layer that is cut.
+    fn even(&self, groups: usize, budget: usize) -> Option<Vec<LayerUnits>> {
+        let mut units = self.net.full();
+        for &l in &self.cut {
+            let shape = self.net.shapes[l];
+            let groups = groups.next_multiple_of(shape.group_step).min(shape.groups);
+            units[l] = LayerUnits { groups, neurons: shape.neuron_step.min(shape.neurons) };
+        }
+        (self.kept(&units) <= budget).then(|| self.filled(units, budget))
+    }
+
+    /// Weights kept of the layers that are cut.
+    fn kept(&self, units: &[LayerUnits]) -> usize {
+        self.cut.iter().map(|&l| self.weights.layer(units[l])).sum()
+    }
+
+    /// Neurons added in turns, to the layer with the least, until the budget is used.
+    fn filled(&self, mut units: Vec<LayerUnits>, budget: usize) -> Vec<LayerUnits> {
+        let mut room = budget.saturating_sub(self.kept(&units));
+        while let Some(&l) = self.cut.iter().filter(|&&l| self.grow(units[l], l).is_some_and(|n| n <= room)).min_by_key(|&&l| units[l].neurons) {
+            room -= self.grow(units[l], l).unwrap_or(0);
+            units[l].neurons = (units[l].neurons + self.net.shapes[l].neuron_step).min(self.net.shapes[l].neurons);
+        }
+        units
+    }
+
+    /// Weights that one more step of neurons takes, if there is one.
+    fn grow(&self, units: LayerUnits, layer: usize) -> Option<usize> {
+        let shape = self.net.shapes[layer];
+        let more = (units.neurons + shape.neuron_step).min(shape.neurons);
+        (more > units.neurons).then(|| (more - units.neurons) * self.weights.neuron)
+    }
+
+    /// A table cut down to the budget: neurons go where most are left, then groups.
+    fn fitted(&self, mut units: Vec<LayerUnits>, budget: usize) -> Vec<LayerUnits> {
+        while self.kept(&units) > budget {
+            let shapes = &self.net.shapes;
+            let by_neurons = self.cut.iter().filter(|&&l| units[l].neurons > shapes[l].neuron_step);
+            if let Some(&l) = by_neurons.max_by_key(|&&l| units[l].neurons * 8 + units[l].groups) {
+                units[l].neurons = shrink(units[l].neurons, shapes[l].neuron_step);
+            } else if let Some(&l) = self.cut.iter().find(|&&l| units[l].groups > shapes[l].group_step) {
+                units[l].groups = shrink(units[l].groups, shapes[l].group_step);
+            } else {
+                break;
+            }
+        }
+        self.filled(units, budget)
+    }
+
+    /// A neighbour: some weights moved, first in large pieces, later in small ones.
+    fn mutated(&mut self, units: &[LayerUnits], budget: usize, step: usize, steps: usize) -> Vec<LayerUnits> {
+        let mut units = units.to_vec();
+        let moves = if step * 2 < steps { 1 + self.random.below(3) } else { 1 };
+        for _ in 0..moves {
+            let from = self.cut[self.random.below(self.cut.len())];
+            let to = self.cut[self.random.below(self.cut.len())];
+            let shape = self.net.shapes[to];
+            let (largest, all) = (if step * 2 < steps { 8 } else { 4 }, shape.neurons);
+            match self.random.below(4) {
+                // A group changes hands, or turns into neurons.
+                0 => {
+                    let LayerShape { groups, group_step, .. } = shape;
+                    if self.random.below(2) == 0 {
+                        units[to].groups = (units[to].groups + group_step).min(groups);
+                    } else if units[to].groups > group_step {
+                        units[to].groups = shrink(units[to].groups, group_step);
+                    }
+                    if self.random.below(2) == 0 && from != to && units[from].groups > self.net.shapes[from].group_step {
+                        units[from].groups = shrink(units[from].groups, self.net.shapes[from].group_step);
+                    }
+                }
+                _ => {
+                    let piece = (1 + self.random.below(largest)) * shape.neuron_step;
+                    let step = self.net.shapes[from].neuron_step;
+                    let piece = piece.min(units[from].neurons.saturating_sub(step)).min(all - units[to].neurons);
+                    let piece = piece / step * step;
+                    units[from].neurons -= piece;
+                    units[to].neurons += piece;
+                }
+            }
+        }
+        // Back to the budget, at random places.
+        while self.kept(&units) > budget {
+            let wide: Vec<usize> =
+                self.cut.iter().copied().filter(|&l| units[l].neurons > self.net.shapes[l].neuron_step).collect();
+            let Some(&l) = wide.get(self.random.below(wide.len().max(1))) else { break };
+            units[l].neurons = shrink(units[l].neurons, self.net.shapes[l].neuron_step);
+        }
+        loop {
+            let room = budget.saturating_sub(self.kept(&units));
+            let open: Vec<usize> =
+                self.cut.iter().copied().filter(|&l| self.grow(units[l], l).is_some_and(|n| n <= room)).collect();
+            let Some(&l) = open.get(self.random.below(open.len().max(1))) else { break };
+            units[l].neurons = (units[l].neurons + self.net.shapes[l].neuron_step).min(self.net.shapes[l].neurons);
+        }
+        units
+    }
+
+    /// Mean divergence from the whole model, and the residual stream before every layer of every lesson. Where the
+    /// layers before some layer are those of a table whose residuals are known, it starts from there; it gives up, with a
+    /// loss that is too high, once it cannot come below `bound`.
+    fn measure(
+        &self,
+        units: &[LayerUnits],
+        known: Option<(usize, &Vec<Vec<Tensor>>)>,
+        bound: f64,
+    ) -> Result<(f64, Vec<Vec<Tensor>>)> {
+        let pass = Pass::new(self.net, units, None)?;
+        let rows: usize = self.lessons.iter().map(|lesson| lesson.targets.len()).sum();
+        let (mut sum, mut all) = (0f64, Vec::new());
+        for (i, lesson) in self.lessons.iter().enumerate() {
+            let mut seen: Vec<Tensor> = Vec::new();
+            let (first, start) = match known {
+                Some((first, residuals)) => {
+                    seen.extend_from_slice(&residuals[i][..first]);
+                    (first, residuals[i][first].clone())
+                }
+                None => (0, pass.embed(&lesson.batch)?),
+            };
+            let hidden = pass.from_layer(first, start, lesson.batch.tokens, &mut |_, site, x| {
+                if site == Site::Residual {
+                    seen.push(x.clone());
+                }
+                Ok(None)
+            })?;
+            let own = losses(&hidden, &self.net.head, &lesson.targets, Mix { kl: 1.0, ce: 0.0 })?;
+            sum += own.iter().map(|l| f64::from(*l)).sum::<f64>();
+            all.push(seen);
+            if sum / rows as f64 >= bound {
+                break;
+            }
+        }
+        Ok((sum / rows as f64, all))
+    }
+}
+
+/// One step less, where all of a layer need not be whole steps.
+fn shrink(n: usize, step: usize) -> usize {
+    ((n - 1) / step * step).max(step)
+}

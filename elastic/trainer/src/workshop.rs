@@ -1,0 +1,186 @@
+//! The stages of the work, each kept in a file, so that a run that was stopped goes on where it was.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use concertina_elastic::{LayerOrder, LayerScores, SubModel};
+use concertina_formats::Model;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::anchors::{self, LayerHarm};
+use crate::data::{Kind, Split, Text, Windows, fetch_all, read_all, windows};
+use crate::file;
+use crate::importance::{self, Criterion};
+use crate::levels::{LEVELS, Search};
+use crate::net::Net;
+use crate::teacher::lessons;
+use crate::watch::Watch;
+
+/// How much work to do, and from which seed.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Effort {
+    /// Tokens of a window.
+    pub window: usize,
+    /// Windows for importance.
+    pub importance: usize,
+    /// Windows for the harm of removing layers.
+    pub harm: usize,
+    /// Windows for the search of the level table.
+    pub search: usize,
+    /// Measurements a level of that search.
+    pub search_steps: usize,
+    /// Seed of all draws.
+    pub seed: u64,
+}
+
+impl Default for Effort {
+    fn default() -> Self {
+        Self { window: 256, importance: 48, harm: 8, search: 4, search_steps: 100, seed: 1 }
+    }
+}
+
+/// Shares of the kinds of text.
+pub const SHARES: [(Kind, f64); 3] = [(Kind::Brown, 0.4), (Kind::Addresses, 0.2), (Kind::Questions, 0.4)];
+
+/// A model being worked on.
+pub struct Workshop {
+    /// The model as it came.
+    pub model: Model,
+    /// Its file.
+    pub model_path: PathBuf,
+    /// Where stages and results are kept.
+    pub folder: PathBuf,
+    /// How much to do.
+    pub effort: Effort,
+    texts: Vec<Text>,
+    held_out: Vec<Text>,
+}
+
+/// Seconds that a stage took, and what it found.
+#[derive(Serialize, Deserialize)]
+struct Stage<T> {
+    effort: Effort,
+    seconds: f64,
+    found: T,
+}
+
+impl Workshop {
+    /// Open the model and get the text. `data` keeps the text's archives.
+    ///
+    /// # Errors
+    /// If the model is refused, or text cannot be had.
+    pub fn open(model_path: &Path, folder: &Path, data: &Path, effort: Effort) -> Result<Self> {
+        std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let model = file::open_model(model_path)?;
+        fetch_all(data)?;
+        let (texts, held_out) = (read_all(data, Split::Train)?, read_all(data, Split::HeldOut)?);
+        Ok(Self { model, model_path: model_path.into(), folder: folder.into(), effort, texts, held_out })
+    }
+
+    /// Windows of training text; stages draw with seeds of their own.
+    ///
+    /// # Errors
+    /// If there is not enough text.
+    pub fn windows(&self, count: usize, stage: u64) -> Result<Windows> {
+        let seed = self.effort.seed.wrapping_mul(1000).wrapping_add(stage);
+        windows(&self.model, &self.texts, count, self.effort.window, SHARES, seed)
+    }
+
+    /// Windows of held-out text, the same for every seed.
+    ///
+    /// # Errors
+    /// If there is not enough text.
+    pub fn held_out(&self, count: usize) -> Result<Windows> {
+        windows(&self.model, &self.held_out, count, self.effort.window, SHARES, 0)
+    }
+
+    /// What the stage found before, or what `work` finds now.
+    fn stage<T: Serialize + DeserializeOwned>(&self, name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let path = self.folder.join(format!("{name}.json"));
+        if let Ok(bytes) = std::fs::read(&path)
+            && let Ok(stage) = serde_json::from_slice::<Stage<T>>(&bytes)
+            && stage.effort == self.effort
+        {
+            return Ok(stage.found);
+        }
+        let begun = Instant::now();
+        let found = work()?;
+        let stage = Stage { effort: self.effort.clone(), seconds: begun.elapsed().as_secs_f64(), found };
+        file::write_whole(&path, &serde_json::to_vec(&stage)?)?;
+        Ok(stage.found)
+    }
+
+    /// Importance of the original model's units.
+    ///
+    /// # Errors
+    /// Where candle refuses.
+    pub fn scores(&self, net: &Net, criterion: Criterion, watch: &mut dyn Watch) -> Result<Vec<LayerScores>> {
+        let name = format!("importance-{}", criterion.name());
+        self.stage(&name, || {
+            let windows = self.windows(self.effort.importance, 1)?;
+            watch.begin(&format!("importance by {}", criterion.name()), windows.all.len().div_ceil(2));
+            let mut progress = |done: usize, _: usize| watch.step(done, "");
+            match criterion {
+                Criterion::Effect => importance::outputs(net, &windows, &mut progress).map(|[_, squares]| squares),
+                Criterion::Gradient => importance::gradient(net, &windows, &mut progress),
+                Criterion::Magnitude => importance::magnitude(net),
+                Criterion::Activation => importance::activation(net, &windows),
+                Criterion::Random => Ok(importance::random(net, self.effort.seed)),
+                Criterion::None => Ok(Vec::new()),
+            }
+        })
+    }
+
+    /// The order of the original model's units.
+    ///
+    /// # Errors
+    /// As [`Workshop::scores`].
+    pub fn order(&self, net: &Net, criterion: Criterion, watch: &mut dyn Watch) -> Result<Vec<LayerOrder>> {
+        if criterion == Criterion::None {
+            let spec = &net.spec;
+            return Ok(vec![LayerOrder::identity(spec.n_groups, spec.n_heads, spec.ffn); net.layers.len()]);
+        }
+        Ok(self.scores(net, criterion, watch)?.iter().map(LayerOrder::by_importance).collect())
+    }
+
+    /// What removing each layer does.
+    ///
+    /// # Errors
+    /// Where candle refuses.
+    pub fn harm(&self, net: &Net, watch: &mut dyn Watch) -> Result<LayerHarm> {
+        self.stage("harm", || {
+            let windows = self.windows(self.effort.harm, 2)?;
+            watch.begin("layers removed one by one", windows.all.len().div_ceil(2));
+            anchors::measure(net, &windows, &mut |done, _| watch.step(done, ""))
+        })
+    }
+
+    /// What each layer keeps at each level, of a permuted model.
+    ///
+    /// # Errors
+    /// Where candle refuses.
+    pub fn levels(&self, net: &Net, anchors: &[usize], watch: &mut dyn Watch) -> Result<Vec<SubModel>> {
+        let windows = self.windows(self.effort.search, 3)?;
+        let lessons = lessons(net, &windows, 64, &mut |_, _| {})?;
+        let mut found: Vec<SubModel> = Vec::new();
+        for level in LEVELS.into_iter().rev() {
+            let sub = self.stage(&format!("level-{level}"), || {
+                let steps = self.effort.search_steps;
+                watch.begin(&format!("what level {level} keeps"), steps);
+                let mut search = Search::new(net, &lessons, anchors, self.effort.seed + u64::from(level));
+                let mut progress = |done: usize, _: usize, loss: f64| watch.step(done, &format!("divergence {loss:.4}"));
+                search.level(level, found.last(), steps, &mut progress)
+            })?;
+            found.push(sub);
+        }
+        found.reverse();
+        Ok(found)
+    }
+}
+
+/// About a fifth of the layers.
+pub fn anchor_count(layers: usize) -> usize {
+    (layers + 2) / 5
+}
