@@ -2,6 +2,7 @@
 //! them. Geometry only: no GPU, no weights.
 
 mod order;
+pub mod package;
 mod submodel;
 
 pub use order::{LayerOrder, LayerScores};

@@ -1,14 +1,16 @@
 //! The level table: what each layer keeps at each level.
 //!
 //! A level's percent is the share of the weights of all layers but the anchors that it keeps. Which layers give them up,
-//! and whether as groups or as neurons, is searched for: starting from the best even cut, weights move between layers and
-//! between attention and the MLP as long as the divergence from the whole model falls (in the manner of EvoPress, arXiv
-//! 2410.14649). It is measured on a thousand tokens of training text against the whole model's own predictions, which
-//! differs far less from text to text than a perplexity does.
+//! and whether as groups or as neurons, is searched for. Candidates are even cuts, cuts that keep what is worth most a
+//! weight by the units' scores (over all layers, or with each layer's scores normed to some degree), and the next higher
+//! level's table cut down. From the best, weights move between layers and between attention and the MLP as long as the
+//! divergence from the whole model falls (in the manner of EvoPress, arXiv 2410.14649). It is measured on a thousand
+//! tokens of training text against the whole model's own predictions, which differs far less from text to text than a
+//! perplexity does.
 
 use anyhow::{Context, Result};
 use candle_core::Tensor;
-use concertina_elastic::{LayerShape, LayerUnits, SubModel};
+use concertina_elastic::{LayerScores, LayerShape, LayerUnits, SubModel};
 
 use crate::net::{Net, Pass, Site};
 use crate::ops::head::{Mix, losses};
@@ -53,8 +55,15 @@ pub struct Search<'a> {
     /// Layers that are cut.
     cut: Vec<usize>,
     weights: UnitWeights,
+    /// Scores of units in stored order, by layer.
+    scores: Vec<LayerScores>,
     random: Random,
 }
+
+/// How far each layer's scores are normed by their sum: not at all, half-way, wholly.
+const NORMING: [f64; 3] = [0.0, 0.5, 1.0];
+/// What a group's score is worth against neurons'.
+const GROUP_WORTH: [f64; 3] = [0.5, 1.0, 2.0];
 
 /// A candidate with what it was measured by.
 #[derive(Clone)]
@@ -64,10 +73,21 @@ struct Candidate {
 }
 
 impl<'a> Search<'a> {
-    /// For a permuted model whose layers `anchors` are never cut.
-    pub fn new(net: &'a Net, lessons: &'a [Lesson], anchors: &[usize], seed: u64) -> Self {
+    /// For a permuted model whose layers `anchors` are never cut; `scores` are of the units before they were ordered.
+    pub fn new(net: &'a Net, lessons: &'a [Lesson], anchors: &[usize], scores: &[LayerScores], seed: u64) -> Self {
         let cut = (0..net.layers.len()).filter(|l| !anchors.contains(l)).collect();
-        Self { net, lessons, cut, weights: UnitWeights::of(net), random: Random::new(seed) }
+        let falling = |values: &[f64]| {
+            let mut values = values.to_vec();
+            values.sort_by(|a, b| b.total_cmp(a));
+            values
+        };
+        let sorted = |s: &LayerScores| LayerScores {
+            groups: falling(&s.groups),
+            heads: Vec::new(),
+            neurons: falling(&s.neurons),
+        };
+        let scores = scores.iter().map(sorted).collect();
+        Self { net, lessons, cut, weights: UnitWeights::of(net), scores, random: Random::new(seed) }
     }
 
     /// Find what `level` keeps, in `steps` measurements. `start` is a guess, such as the next higher level's table.
@@ -89,16 +109,21 @@ impl<'a> Search<'a> {
         let mut starts: Vec<Vec<LayerUnits>> = Vec::new();
         let most = self.cut.iter().map(|&l| self.net.shapes[l].groups).max().unwrap_or(1);
         starts.extend((1..=most).filter_map(|groups| self.even(groups, budget)));
+        for norming in NORMING {
+            starts.extend(GROUP_WORTH.iter().filter_map(|worth| self.by_scores(norming, *worth, budget)));
+        }
         if let Some(start) = start {
             starts.push(self.fitted(start.layers.clone(), budget));
         }
         let mut best: Option<Candidate> = None;
         let mut residuals = Vec::new();
-        for units in starts {
-            let (loss, seen) = self.measure(&units, None, f64::INFINITY)?;
+        for (i, units) in starts.into_iter().enumerate() {
+            let bound = best.as_ref().map_or(f64::INFINITY, |best| best.loss);
+            let (loss, seen) = self.measure(&units, None, bound)?;
             if best.as_ref().is_none_or(|best| loss < best.loss) {
                 (best, residuals) = (Some(Candidate { units, loss }), seen);
             }
+            log::debug!("level {level}, start {i}: {loss:.4}");
         }
         let mut best = best.context("no cut of this model fits the level")?;
         for step in 0..steps {
@@ -123,6 +148,41 @@ impl<'a> Search<'a> {
             units[l] = LayerUnits { groups, neurons: shape.neuron_step.min(shape.neurons) };
         }
         (self.kept(&units) <= budget).then(|| self.filled(units, budget))
+    }
+
+    /// What is worth most a weight, until the budget is used.
+    fn by_scores(&self, norming: f64, group_worth: f64, budget: usize) -> Option<Vec<LayerUnits>> {
+        let mut units = self.net.full();
+        for &l in &self.cut {
+            let shape = self.net.shapes[l];
+            units[l] = LayerUnits { groups: shape.group_step, neurons: shape.neuron_step.min(shape.neurons) };
+        }
+        let total = |l: usize| self.scores[l].groups.iter().chain(&self.scores[l].neurons).sum::<f64>().max(1e-30);
+        let worth = |values: &[f64], from: usize, to: usize, l: usize| {
+            values.get(from..to).map_or(0.0, |v| v.iter().sum::<f64>()) / total(l).powf(norming)
+        };
+        let mut room = budget.checked_sub(self.kept(&units))?;
+        loop {
+            let mut best: Option<(f64, usize, LayerUnits, usize)> = None;
+            for &l in &self.cut {
+                let (shape, at) = (self.net.shapes[l], units[l]);
+                let groups = (at.groups + shape.group_step).min(shape.groups);
+                let neurons = (at.neurons + shape.neuron_step).min(shape.neurons);
+                for (next, value) in [
+                    (LayerUnits { groups, ..at }, group_worth * worth(&self.scores[l].groups, at.groups, groups, l)),
+                    (LayerUnits { neurons, ..at }, worth(&self.scores[l].neurons, at.neurons, neurons, l)),
+                ] {
+                    let cost = self.weights.layer(next) - self.weights.layer(at);
+                    let density = value / cost.max(1) as f64;
+                    if cost > 0 && cost <= room && best.as_ref().is_none_or(|best| density > best.0) {
+                        best = Some((density, l, next, cost));
+                    }
+                }
+            }
+            let Some((_, l, next, cost)) = best else { return Some(units) };
+            units[l] = next;
+            room -= cost;
+        }
     }
 
     /// Weights kept of the layers that are cut.

@@ -67,4 +67,31 @@ impl DType {
             _ => return None,
         })
     }
+
+    /// Its number in a GGUF tensor header (`ggml_type`).
+    pub const fn ggml(self) -> u32 {
+        match self {
+            DType::F32 => 0,
+            DType::F16 => 1,
+            DType::Q4_0 => 2,
+            DType::Q4_1 => 3,
+            DType::Q5_0 => 6,
+            DType::Q5_1 => 7,
+            DType::Q8_0 => 8,
+            DType::Q4_K => 12,
+            DType::Q5_K => 13,
+            DType::Q6_K => 14,
+            DType::BF16 => 30,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::DType;
+
+    #[test]
+    fn numbers_lead_back() {
+        assert!(DType::ALL.iter().all(|dtype| DType::from_ggml(dtype.ggml()) == Some(*dtype)));
+    }
 }

@@ -8,8 +8,11 @@
 mod cursor;
 mod metadata;
 mod tensors;
+mod write;
 
 pub use metadata::{Array, Metadata, Value};
+pub(crate) use write::{pair_value, string};
+pub use write::{TensorHeader, write};
 
 use crate::table::StoredTensor;
 use crate::{ByteSource, Error, Result};

@@ -15,6 +15,7 @@ mod dtype;
 mod error;
 pub mod gguf;
 mod load;
+pub mod quant;
 pub mod safetensors;
 mod source;
 mod spec;
