@@ -103,7 +103,7 @@ pub fn outputs(net: &Net, windows: &Windows, progress: &mut dyn FnMut(usize, usi
     for (i, batch) in batches.iter().enumerate() {
         let mut seen: Vec<(usize, Site, Tensor, Var)> = Vec::new();
         let hidden = pass.hidden_seen(batch, &mut |layer, site, values| {
-            if site == Site::Residual {
+            if matches!(site, Site::Residual | Site::Middle) {
                 return Ok(None);
             }
             // A variable of zeros: its gradient is that of the values.
@@ -187,7 +187,7 @@ pub fn activation(net: &Net, windows: &Windows) -> Result<Vec<LayerScores>> {
                 sums.chunks(sums.len() / n).map(|c| c.iter().map(|v| f64::from(*v)).sum()).collect()
             };
             let found = match site {
-                Site::Residual => LayerScores::default(),
+                Site::Residual | Site::Middle => LayerScores::default(),
                 Site::Heads => {
                     let heads = of(heads);
                     let groups = heads.chunks(per_group).map(|c| c.iter().sum()).collect();
@@ -200,6 +200,29 @@ pub fn activation(net: &Net, windows: &Windows) -> Result<Vec<LayerScores>> {
         })?;
     }
     Ok(scores)
+}
+
+/// Mean squares of neurons on the windows, by layer.
+///
+/// # Errors
+/// Where candle refuses.
+pub fn energy(net: &Net, windows: &Windows) -> Result<Vec<Vec<f32>>> {
+    let units = net.full();
+    let pass = Pass::new(net, &units, None)?;
+    let mut sums = vec![vec![0f32; net.spec.ffn]; net.layers.len()];
+    let mut rows = 0usize;
+    for batch in batches(windows) {
+        rows += batch.ids.len();
+        pass.hidden_seen(&batch, &mut |layer, site, values| {
+            if site == Site::Neurons {
+                let squares = to_vec(&values.sqr()?.sum(0)?)?;
+                sums[layer].iter_mut().zip(squares).for_each(|(sum, s)| *sum += s);
+            }
+            Ok(None)
+        })?;
+    }
+    sums.iter_mut().flatten().for_each(|sum| *sum /= rows.max(1) as f32);
+    Ok(sums)
 }
 
 /// No importance at all: a seeded draw.

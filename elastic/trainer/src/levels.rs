@@ -63,7 +63,7 @@ pub struct Search<'a> {
 /// How far each layer's scores are normed by their sum: not at all, half-way, wholly.
 const NORMING: [f64; 3] = [0.0, 0.5, 1.0];
 /// What a group's score is worth against neurons'.
-const GROUP_WORTH: [f64; 3] = [0.5, 1.0, 2.0];
+const GROUP_WORTH: [f64; 2] = [1.0, 2.0];
 
 /// A candidate with what it was measured by.
 #[derive(Clone)]
@@ -115,6 +115,7 @@ impl<'a> Search<'a> {
         if let Some(start) = start {
             starts.push(self.fitted(start.layers.clone(), budget));
         }
+        starts.dedup();
         let mut best: Option<Candidate> = None;
         let mut residuals = Vec::new();
         for (i, units) in starts.into_iter().enumerate() {

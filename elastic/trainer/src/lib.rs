@@ -4,7 +4,9 @@
 //! adapters are fitted and trained to give back what a cut took. Nothing here runs when a model answers.
 
 pub mod anchors;
+pub mod compare;
 pub mod data;
+pub mod elasticize;
 pub mod evaluate;
 pub mod file;
 pub mod importance;
@@ -13,6 +15,8 @@ pub mod net;
 pub mod ops;
 mod permute;
 pub mod random;
+pub mod recover;
+pub mod rewrite;
 pub mod teacher;
 pub mod watch;
 pub mod workshop;

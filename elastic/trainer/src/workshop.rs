@@ -29,15 +29,37 @@ pub struct Effort {
     pub harm: usize,
     /// Windows for the search of the level table.
     pub search: usize,
-    /// Measurements a level of that search.
+    /// Measurements a level of that search, after those of its starts.
     pub search_steps: usize,
+    /// Windows on which formats of `down` are compared.
+    pub formats: usize,
+    /// Windows on which adapters are fitted.
+    pub fit: usize,
+    /// Windows on which adapters are trained.
+    pub train: usize,
+    /// Steps of training a level, each of two windows.
+    pub train_steps: usize,
+    /// Rank of adapters.
+    pub rank: usize,
     /// Seed of all draws.
     pub seed: u64,
 }
 
 impl Default for Effort {
     fn default() -> Self {
-        Self { window: 256, importance: 48, harm: 8, search: 4, search_steps: 30, seed: 1 }
+        Self {
+            window: 256,
+            importance: 48,
+            harm: 8,
+            search: 2,
+            search_steps: 6,
+            formats: 12,
+            fit: 24,
+            train: 96,
+            train_steps: 60,
+            rank: 8,
+            seed: 1,
+        }
     }
 }
 
@@ -54,14 +76,16 @@ pub struct Workshop {
     pub folder: PathBuf,
     /// How much to do.
     pub effort: Effort,
+    /// BLAKE3 of the model's file.
+    pub source: String,
     texts: Vec<Text>,
     held_out: Vec<Text>,
 }
 
-/// Seconds that a stage took, and what it found.
+/// What a stage found, how long it took, and all that it depends on.
 #[derive(Serialize, Deserialize)]
 struct Stage<T> {
-    effort: Effort,
+    basis: String,
     seconds: f64,
     found: T,
 }
@@ -76,7 +100,8 @@ impl Workshop {
         let model = file::open_model(model_path)?;
         fetch_all(data)?;
         let (texts, held_out) = (read_all(data, Split::Train)?, read_all(data, Split::HeldOut)?);
-        Ok(Self { model, model_path: model_path.into(), folder: folder.into(), effort, texts, held_out })
+        let source = file::hash(model_path)?;
+        Ok(Self { source, model, model_path: model_path.into(), folder: folder.into(), effort, texts, held_out })
     }
 
     /// Windows of training text; stages draw with seeds of their own.
@@ -97,19 +122,38 @@ impl Workshop {
     }
 
     /// What the stage found before, or what `work` finds now.
-    fn stage<T: Serialize + DeserializeOwned>(&self, name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    /// `basis` is what the finding depends on beside the model.
+    pub(crate) fn stage<T: Serialize + DeserializeOwned>(
+        &self,
+        name: &str,
+        basis: &[usize],
+        work: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
         let path = self.folder.join(format!("{name}.json"));
+        let basis = format!("{}, windows of {}, {basis:?}, seed {}", self.source, self.effort.window, self.effort.seed);
         if let Ok(bytes) = std::fs::read(&path)
             && let Ok(stage) = serde_json::from_slice::<Stage<T>>(&bytes)
-            && (stage.effort == self.effort || true)
+            && stage.basis == basis
         {
             return Ok(stage.found);
         }
         let begun = Instant::now();
         let found = work()?;
-        let stage = Stage { effort: self.effort.clone(), seconds: begun.elapsed().as_secs_f64(), found };
+        let stage = Stage { basis, seconds: begun.elapsed().as_secs_f64(), found };
         file::write_whole(&path, &serde_json::to_vec(&stage)?)?;
         Ok(stage.found)
+    }
+
+    /// Seconds that the stages took in all.
+    pub fn seconds(&self) -> f64 {
+        #[derive(Deserialize)]
+        struct Seconds {
+            seconds: f64,
+        }
+        let entries = std::fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        let json = entries.map(|e| e.path()).filter(|path| path.extension().is_some_and(|e| e == "json"));
+        let read = |path: PathBuf| serde_json::from_slice::<Seconds>(&std::fs::read(path).ok()?).ok();
+        json.filter_map(read).map(|stage| stage.seconds).sum()
     }
 
     /// Importance of the original model's units.
@@ -118,7 +162,7 @@ impl Workshop {
     /// Where candle refuses.
     pub fn scores(&self, net: &Net, criterion: Criterion, watch: &mut dyn Watch) -> Result<Vec<LayerScores>> {
         let name = format!("importance-{}", criterion.name());
-        self.stage(&name, || {
+        self.stage(&name, &[self.effort.importance], || {
             let windows = self.windows(self.effort.importance, 1)?;
             watch.begin(&format!("importance by {}", criterion.name()), windows.all.len().div_ceil(2));
             let mut progress = |done: usize, _: usize| watch.step(done, "");
@@ -150,7 +194,7 @@ impl Workshop {
     /// # Errors
     /// Where candle refuses.
     pub fn harm(&self, net: &Net, watch: &mut dyn Watch) -> Result<LayerHarm> {
-        self.stage("harm", || {
+        self.stage("harm", &[self.effort.harm], || {
             let windows = self.windows(self.effort.harm, 2)?;
             watch.begin("layers removed one by one", windows.all.len().div_ceil(2));
             anchors::measure(net, &windows, &mut |done, _| watch.step(done, ""))
@@ -172,8 +216,9 @@ impl Workshop {
         let lessons = lessons(net, &windows, 64, &mut |_, _| {})?;
         let mut found: Vec<SubModel> = Vec::new();
         for level in LEVELS.into_iter().rev() {
-            let sub = self.stage(&format!("level-{level}"), || {
-                let steps = self.effort.search_steps;
+            let steps = self.effort.search_steps;
+            let basis = [self.effort.importance, self.effort.harm, self.effort.search, steps];
+            let sub = self.stage(&format!("level-{level}"), &basis, || {
                 watch.begin(&format!("what level {level} keeps"), steps);
                 let mut search = Search::new(net, &lessons, anchors, scores, self.effort.seed + u64::from(level));
                 let mut progress = |done: usize, _: usize, loss: f64| watch.step(done, &format!("divergence {loss:.4}"));

@@ -1,8 +1,10 @@
 //! Recovery adapters while they are trained.
 
 use anyhow::Result;
-use candle_core::{Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
+use concertina_elastic::LayerUnits;
 
+use super::Net;
 use crate::ops::linear::linear;
 
 /// `y += (x · aᵀ) · b + c`, where `x` is the kept input of the matrix that gives `y`.
@@ -49,6 +51,26 @@ pub struct Adapters {
 }
 
 impl Adapters {
+    /// Adapters of zeros beside the output matrices of every layer that is cut.
+    ///
+    /// # Errors
+    /// Where candle refuses.
+    pub fn zeros(net: &Net, units: &[LayerUnits], rank: usize) -> Result<Self> {
+        let spec = &net.spec;
+        let group_cols = spec.n_heads / spec.n_groups * spec.head_dim;
+        let zeros = |shape: &[usize]| Var::zeros(shape, DType::F32, &Device::Cpu);
+        let adapter = |inputs: usize| -> Result<Option<Adapter>> {
+            Ok(Some(Adapter { a: zeros(&[rank, inputs])?, b: zeros(&[rank, spec.dim])?, c: zeros(&[spec.dim])? }))
+        };
+        let layer = |(units, whole): (&LayerUnits, LayerUnits)| -> Result<LayerAdapters> {
+            if *units == whole {
+                return Ok(LayerAdapters::default());
+            }
+            Ok(LayerAdapters { o: adapter(units.groups * group_cols)?, down: adapter(units.neurons)? })
+        };
+        Ok(Self { layers: units.iter().zip(net.full()).map(layer).collect::<Result<_>>()? })
+    }
+
     /// All adapters, in the order in which they are stored: layer by layer, `o` before `down`.
     pub fn iter(&self) -> impl Iterator<Item = &Adapter> {
         self.layers.iter().flat_map(|layer| layer.o.iter().chain(&layer.down))

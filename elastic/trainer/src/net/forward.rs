@@ -7,7 +7,7 @@ use candle_core::{Device, Tensor};
 use concertina_elastic::LayerUnits;
 use concertina_formats::RopeSpec;
 
-use super::{Adapter, Adapters, LayerAdapters, LayerNet, Net};
+use super::{Adapter, Adapters, LayerAdapters, Net};
 use crate::ops::attention::{Attention, Rotary, attention};
 use crate::ops::glu::swiglu;
 use crate::ops::linear::linear;
@@ -27,6 +27,8 @@ pub struct Batch {
 pub enum Site {
     /// Before the layer: the residual stream.
     Residual,
+    /// Between attention and the MLP: the residual stream.
+    Middle,
     /// Heads' outputs: the input of O.
     Heads,
     /// Neurons: the input of `down`.
@@ -95,31 +97,53 @@ impl<'a> Pass<'a> {
             let adapters = self.adapters.and_then(|a| a.layers.get(i)).unwrap_or(&none);
             let (layer, units) = (&self.net.layers[i], self.units[i]);
             x = probe(i, Site::Residual, &x)?.unwrap_or(x);
-            x = self.attend(layer, units, adapters, x, tokens, &rotary, &mut |site, t| probe(i, site, t))?;
-            x = self.mlp(layer, units, adapters, x, &mut |site, t| probe(i, site, t))?;
+            if units.groups > 0 {
+                let heads = self.heads(i, &x, tokens, &rotary)?;
+                let heads = probe(i, Site::Heads, &heads)?.unwrap_or(heads);
+                x = out(&x, &heads, &layer.o, &adapters.o)?;
+            }
+            x = probe(i, Site::Middle, &x)?.unwrap_or(x);
+            if units.neurons > 0 {
+                let neurons = self.neurons(i, &x)?;
+                let neurons = probe(i, Site::Neurons, &neurons)?.unwrap_or(neurons);
+                x = out(&x, &neurons, &layer.down, &adapters.down)?;
+            }
         }
         Ok(rms_norm(&x, &self.net.final_norm, spec.norm_eps)?)
     }
 
-    #[allow(clippy::too_many_arguments)] // a layer's whole surroundings
-    fn attend(
-        &self,
-        w: &LayerNet,
-        units: LayerUnits,
-        adapters: &LayerAdapters,
-        x: Tensor,
-        tokens: usize,
-        rotary: &Rotary,
-        probe: &mut dyn FnMut(Site, &Tensor) -> Result<Option<Tensor>>,
-    ) -> Result<Tensor> {
-        if units.groups == 0 {
-            return Ok(x);
-        }
+    /// What a layer's kept heads put out, or its kept neurons: the input of the matrix at `site` for the residual stream
+    /// `x` before it.
+    ///
+    /// # Errors
+    /// Where candle refuses.
+    pub(crate) fn inputs(&self, layer: usize, site: Site, x: &Tensor, tokens: usize) -> Result<Tensor> {
         let spec = &self.net.spec;
+        match site {
+            Site::Heads => self.heads(layer, x, tokens, &rotary(&spec.ropes[0], spec, tokens)),
+            _ => self.neurons(layer, x),
+        }
+    }
+
+    /// `x` with those inputs through their matrix, and an adapter, added.
+    pub(crate) fn output(
+        &self,
+        layer: usize,
+        site: Site,
+        x: &Tensor,
+        inputs: &Tensor,
+        adapter: &Option<Adapter>,
+    ) -> Result<Tensor> {
+        let w = &self.net.layers[layer];
+        out(x, inputs, if site == Site::Heads { &w.o } else { &w.down }, adapter)
+    }
+
+    fn heads(&self, layer: usize, x: &Tensor, tokens: usize, rotary: &Rotary) -> Result<Tensor> {
+        let (spec, w) = (&self.net.spec, &self.net.layers[layer]);
         let heads_per_group = spec.n_heads / spec.n_groups;
-        let hk = units.groups * spec.head_dim;
+        let hk = self.units[layer].groups * spec.head_dim;
         let hq = hk * heads_per_group;
-        let normed = rms_norm(&x, &w.attn_norm, spec.norm_eps)?;
+        let normed = rms_norm(x, &w.attn_norm, spec.norm_eps)?;
         let project = |m: &Tensor, bias: &Option<Tensor>, rows| -> Result<Tensor> {
             let y = linear(&normed, &first_rows(m, rows)?)?;
             Ok(match bias {
@@ -137,28 +161,15 @@ impl<'a> Pass<'a> {
             scale: spec.attn_scale,
             rotary: rotary.clone(),
         };
-        let heads = attention(&q, &k, &v, shape)?;
-        let heads = probe(Site::Heads, &heads)?.unwrap_or(heads);
-        out(&x, &heads, &w.o, &adapters.o)
+        Ok(attention(&q, &k, &v, shape)?)
     }
 
-    fn mlp(
-        &self,
-        w: &LayerNet,
-        units: LayerUnits,
-        adapters: &LayerAdapters,
-        x: Tensor,
-        probe: &mut dyn FnMut(Site, &Tensor) -> Result<Option<Tensor>>,
-    ) -> Result<Tensor> {
-        if units.neurons == 0 {
-            return Ok(x);
-        }
-        let normed = rms_norm(&x, &w.ffn_norm, self.net.spec.norm_eps)?;
-        let gate = linear(&normed, &first_rows(&w.gate, units.neurons)?)?;
-        let up = linear(&normed, &first_rows(&w.up, units.neurons)?)?;
-        let neurons = swiglu(&gate, &up)?;
-        let neurons = probe(Site::Neurons, &neurons)?.unwrap_or(neurons);
-        out(&x, &neurons, &w.down, &adapters.down)
+    fn neurons(&self, layer: usize, x: &Tensor) -> Result<Tensor> {
+        let (w, kept) = (&self.net.layers[layer], self.units[layer].neurons);
+        let normed = rms_norm(x, &w.ffn_norm, self.net.spec.norm_eps)?;
+        let gate = linear(&normed, &first_rows(&w.gate, kept)?)?;
+        let up = linear(&normed, &first_rows(&w.up, kept)?)?;
+        Ok(swiglu(&gate, &up)?)
     }
 }
 

@@ -1,0 +1,93 @@
+//! The trainer on its own, for long runs and tables.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line talks on its standard streams")]
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use concertina_trainer::compare::{Compare, compare};
+use concertina_trainer::elasticize::{Order, elasticize};
+use concertina_trainer::watch::Lines;
+use concertina_trainer::workshop::Effort;
+
+/// Make models elastic, and measure what came of it.
+#[derive(Debug, Parser)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Order, level table and adapters of a model; goes on where it was stopped
+    Elasticize(Common),
+    /// Perplexity on held-out text by level: orders, recovery, dropped layers
+    Compare {
+        #[command(flatten)]
+        common: Common,
+        /// Windows of 256 tokens
+        #[arg(long, default_value_t = 24)]
+        windows: usize,
+        /// Levels, all by default
+        #[arg(long, value_delimiter = ',')]
+        level: Vec<u32>,
+        /// Rows of the table, all by default
+        #[arg(long, value_delimiter = ',')]
+        row: Vec<String>,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Common {
+    /// A GGUF file
+    #[arg(long)]
+    model: PathBuf,
+    /// Where results and everything on the way to them are kept
+    #[arg(long)]
+    out: PathBuf,
+    /// Where archives of text are kept
+    #[arg(long)]
+    data: PathBuf,
+    /// Order and levels alone
+    #[arg(long)]
+    order_only: bool,
+    /// Steps of training a level
+    #[arg(long)]
+    steps: Option<usize>,
+}
+
+impl Common {
+    fn order(&self) -> Order {
+        let mut effort = Effort::default();
+        effort.train_steps = self.steps.unwrap_or(effort.train_steps);
+        let words = std::env::args().skip(1);
+        Order {
+            model: self.model.clone(),
+            out: self.out.clone(),
+            data: self.data.clone(),
+            order_only: self.order_only,
+            down: None,
+            effort,
+            command: std::iter::once("concertina-trainer".to_owned()).chain(words).collect::<Vec<_>>().join(" "),
+        }
+    }
+}
+
+fn main() -> Result<()> {
+    env_logger::init();
+    let mut watch = Lines::new(std::io::stderr(), Duration::from_secs(20));
+    match Cli::parse().command {
+        Command::Elasticize(common) => {
+            let outcome = elasticize(&common.order(), &mut watch)?;
+            println!("{}", outcome.model.display());
+            println!("{}: {} bytes, {} of them adapters", outcome.package.display(), outcome.package_bytes, outcome.adapter_bytes);
+        }
+        Command::Compare { common, windows, level, row } => {
+            let table = compare(&common.order(), &Compare { windows, levels: level, rows: row }, &mut watch)?;
+            println!("{}", table.text());
+            println!("{}", serde_json::to_string(&table)?);
+        }
+    }
+    Ok(())
+}
