@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{bench, chat, doctor, eval, list, pull, run, tune};
+use crate::commands::{bench, chat, doctor, elasticize, eval, list, pull, run, tune};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -60,6 +60,7 @@ pub enum Command {
     #[command(subcommand)]
     Bench(bench::BenchCommand),
     Tune(tune::TuneArgs),
+    Elasticize(elasticize::ElasticizeArgs),
 }
 
 /// Runs the command. The exit code is not 0 where the command ran but has bad news.
@@ -74,6 +75,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Eval(command) => eval::run(global, &command)?,
         Command::Bench(command) => bench::run(global, &command)?,
         Command::Tune(args) => tune::run(global, &args)?,
+        Command::Elasticize(args) => elasticize::run(global, &args)?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -125,6 +127,9 @@ mod tests {
             "bench kernels --level 40",
             "bench kernels --watch shaders/wgsl",
             "tune --exact --seconds 5 --json",
+            "elasticize",
+            "elasticize smollm2 --order-only --out d --data t --down-format q5_1 --seed 2",
+            "elasticize -m smollm2 --steps 10 --down-format q8-0",
         ];
         for line in lines {
             let words = std::iter::once("concertina").chain(line.split(' '));
@@ -154,6 +159,8 @@ mod tests {
             "bench kernels --prefill 1",
             "bench kernels --level 20,40",
             "tune --seconds 0",
+            "elasticize --order-only --steps 5",
+            "elasticize --down-format q6_k",
             "pull --source npm smollm2",
         ] {
             let words = std::iter::once("concertina").chain(line.split(' '));

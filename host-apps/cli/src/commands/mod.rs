@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod chat;
 pub mod doctor;
+pub mod elasticize;
 pub mod eval;
 pub mod list;
 pub mod pull;
