@@ -60,7 +60,8 @@ impl LayerOrder {
             return Some(format!("{} heads in {} groups", self.heads.len(), self.groups.len()));
         }
         let per_group = self.heads.len() / self.groups.len();
-        let strays = |(group, heads): (&u32, &[u32])| heads.iter().any(|head| *head as usize / per_group != *group as usize);
+        let strays =
+            |(group, heads): (&u32, &[u32])| heads.iter().any(|head| *head as usize / per_group != *group as usize);
         let stray = self.groups.iter().zip(self.heads.chunks_exact(per_group.max(1))).any(strays);
         stray.then(|| "heads: a group's heads are not together".into())
     }

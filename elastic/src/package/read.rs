@@ -116,7 +116,8 @@ impl Package {
         }
         for (layer, site, adapter) in &adapters.sites {
             let (rank, inputs) = (adapters.rank, Self::inputs(&self.shape, sub, *layer, *site));
-            let lengths = [adapter.a.len(), adapter.b.len(), adapter.c.len(), adapter.a_scales.len(), adapter.b_scales.len()];
+            let lengths =
+                [adapter.a.len(), adapter.b.len(), adapter.c.len(), adapter.a_scales.len(), adapter.b_scales.len()];
             let expected = [rank * inputs, rank * self.shape.dim, self.shape.dim, rank, rank];
             let sizes = (adapter.rank, adapter.inputs, adapter.outputs);
             if lengths != expected || sizes != (rank, inputs, self.shape.dim) {
@@ -221,7 +222,8 @@ impl Reader<'_> {
             .collect();
         let n_codes = sizes.iter().map(|inputs| rank * inputs + rank * outputs + outputs).sum::<usize>();
         let codes = self.bytes(&format!("adapters.{}.codes", head.level), Dtype::I8, &[n_codes])?;
-        let scales = self.bytes(&format!("adapters.{}.scales", head.level), Dtype::F32, &[sizes.len() * (2 * rank + 1)])?;
+        let scales =
+            self.bytes(&format!("adapters.{}.scales", head.level), Dtype::F32, &[sizes.len() * (2 * rank + 1)])?;
         let mut codes = codes.iter().map(|byte| *byte as i8);
         let mut scales = scales.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
         let mut sites = Vec::with_capacity(sizes.len());
@@ -236,4 +238,3 @@ impl Reader<'_> {
         Ok(LevelAdapters { level: head.level, rank, sites })
     }
 }
-

@@ -4,12 +4,9 @@ use super::*;
 use crate::LayerUnits;
 
 fn package() -> Package {
-    let shape = Shape { layers: 3, dim: 8, heads: 4, head_dim: 4, groups: 2, neurons: 64, group_step: 1, neuron_step: 16 };
-    let order = LayerOrder {
-        groups: vec![1, 0],
-        heads: vec![3, 2, 0, 1],
-        neurons: (0..64).rev().collect(),
-    };
+    let shape =
+        Shape { layers: 3, dim: 8, heads: 4, head_dim: 4, groups: 2, neurons: 64, group_step: 1, neuron_step: 16 };
+    let order = LayerOrder { groups: vec![1, 0], heads: vec![3, 2, 0, 1], neurons: (0..64).rev().collect() };
     let whole = LayerUnits { groups: 2, neurons: 64 };
     let cut = LayerUnits { groups: 1, neurons: 48 };
     let value = |i: usize| (i as f32 * 0.7).sin();

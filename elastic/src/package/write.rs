@@ -18,11 +18,15 @@ impl Package {
             criterion: self.criterion.clone(),
             anchors: self.anchors.clone(),
             levels: self.levels.iter().map(|sub| sub.level).collect(),
-            adapters: self.adapters.iter().map(|level| AdaptersHead {
-                level: level.level,
-                rank: level.rank,
-                sites: level.sites.iter().map(|(layer, site, _)| (*layer, *site)).collect(),
-            }).collect(),
+            adapters: self
+                .adapters
+                .iter()
+                .map(|level| AdaptersHead {
+                    level: level.level,
+                    rank: level.rank,
+                    sites: level.sites.iter().map(|(layer, site, _)| (*layer, *site)).collect(),
+                })
+                .collect(),
             report: self.report.clone(),
         };
         let head = serde_json::to_string(&head).map_err(|e| Error::malformed("head", e.to_string()))?;

@@ -99,7 +99,11 @@ pub fn compare(order: &Order, what: &Compare, watch: &mut dyn Watch) -> Result<T
     let mut table = Comparison {
         windows: shop.held_out(what.windows)?,
         what,
-        levels: package.levels.iter().filter(|sub| what.levels.is_empty() || what.levels.contains(&sub.level)).collect(),
+        levels: package
+            .levels
+            .iter()
+            .filter(|sub| what.levels.is_empty() || what.levels.contains(&sub.level))
+            .collect(),
         package: &package,
         cells: Vec::new(),
         watch,

@@ -93,7 +93,11 @@ pub fn elasticize(order: &Order, watch: &mut dyn Watch) -> Result<Outcome> {
     let effort = &order.effort;
     let tokens = |windows: usize| (windows * effort.window) as u64;
     let package = Package {
-        model: ModelId { source_blake3: shop.source.clone(), permuted_blake3: file::hash(&path)?, down: format!("{down:?}") },
+        model: ModelId {
+            source_blake3: shop.source.clone(),
+            permuted_blake3: file::hash(&path)?,
+            down: format!("{down:?}"),
+        },
         shape: Shape {
             layers: net.layers.len(),
             dim: spec.dim,
@@ -149,7 +153,10 @@ fn forecast(shop: &Workshop, net: &Net, order_only: bool) -> Result<String> {
         passes += levels * effort.train_steps as f64 * windows(2) * 1.6;
     }
     let minutes = passes * per_token / 60.0;
-    Ok(format!("{:.0} tokens/s here: about {minutes:.0} minutes in all, less what an earlier run has done", 1.0 / per_token))
+    Ok(format!(
+        "{:.0} tokens/s here: about {minutes:.0} minutes in all, less what an earlier run has done",
+        1.0 / per_token
+    ))
 }
 
 /// Write the model with its units in order: its file, and the type of `down` in it.
@@ -161,15 +168,16 @@ fn reordered(
     watch: &mut dyn Watch,
 ) -> Result<(PathBuf, DType)> {
     let to = shop.folder.join(format!("{}.elastic.gguf", stem(&shop.model_path)));
-    let energy: Vec<Vec<f32>> = shop.stage("energy", &[shop.effort.fit], || {
-        importance::energy(source, &shop.windows(shop.effort.fit, 4)?)
-    })?;
+    let text = shop.windows(shop.effort.fit, 4)?;
+    watch.begin("second moments of neurons", text.all.len().div_ceil(2));
+    let all = importance::moments(source, &text, &mut |done, _| watch.step(done, ""))?;
+    let moments = |layer: usize| all.get(layer).cloned().with_context(|| format!("no layer {layer}"));
     let bytes = file::map(&shop.model_path)?;
     let formats: Vec<DType> = down.map_or_else(|| FORMATS.to_vec(), |down| vec![down]);
     let windows = shop.windows(shop.effort.formats, 5)?;
     let basis = [shop.effort.importance, shop.effort.fit, shop.effort.formats];
     for (i, dtype) in formats.iter().enumerate() {
-        rewrite(&*bytes, &shop.model, &to, Rewrite { order, energy: &energy, down: *dtype })?;
+        rewrite(&*bytes, &shop.model, &to, Rewrite { order, moments: &moments, down: *dtype })?;
         let tried: Tried = shop.stage(&format!("down-{dtype:?}"), &basis, || {
             watch.say(&format!("down as {dtype:?}: measuring what it costs"));
             let net = Net::load(&file::open_model(&to)?)?;
@@ -195,12 +203,7 @@ fn reordered(
 }
 
 /// Adapters of every level below 100, fitted and trained.
-fn recovered(
-    shop: &Workshop,
-    net: &Net,
-    levels: &[SubModel],
-    watch: &mut dyn Watch,
-) -> Result<Vec<(u32, Adapters)>> {
+fn recovered(shop: &Workshop, net: &Net, levels: &[SubModel], watch: &mut dyn Watch) -> Result<Vec<(u32, Adapters)>> {
     let effort = &shop.effort;
     let cut: Vec<&SubModel> = levels.iter().filter(|sub| sub.level < 100).collect();
     let kept = |sub: &SubModel| shop.folder.join(format!("adapters-{}.safetensors", sub.level));

@@ -1,13 +1,14 @@
 //! Importance of units, several ways.
 
 use anyhow::Result;
-use candle_core::{Tensor, Var};
 use candle_core::backprop::GradStore;
+use candle_core::{Tensor, Var};
 use concertina_elastic::LayerScores;
 use rayon::prelude::*;
 
 use crate::data::Windows;
 use crate::net::{Batch, LayerNet, Net, Pass, Site};
+use crate::ops::gemm::{Mat, matmul};
 use crate::ops::head::{Mix, Target, loss};
 use crate::ops::to_vec;
 use crate::random::Random;
@@ -31,8 +32,14 @@ pub enum Criterion {
 
 impl Criterion {
     /// All of them, the product's own first.
-    pub const ALL: [Criterion; 6] =
-        [Criterion::Effect, Criterion::Gradient, Criterion::Magnitude, Criterion::Activation, Criterion::Random, Criterion::None];
+    pub const ALL: [Criterion; 6] = [
+        Criterion::Effect,
+        Criterion::Gradient,
+        Criterion::Magnitude,
+        Criterion::Activation,
+        Criterion::Random,
+        Criterion::None,
+    ];
 
     /// Its name in reports.
     pub fn name(self) -> &'static str {
@@ -202,26 +209,50 @@ pub fn activation(net: &Net, windows: &Windows) -> Result<Vec<LayerScores>> {
     Ok(scores)
 }
 
-/// Mean squares of neurons on the windows, by layer.
+/// Second moments of neurons on the windows: `(neurons, neurons)` of each layer.
 ///
 /// # Errors
 /// Where candle refuses.
-pub fn energy(net: &Net, windows: &Windows) -> Result<Vec<Vec<f32>>> {
+pub fn moments(net: &Net, windows: &Windows, progress: &mut dyn FnMut(usize, usize)) -> Result<Vec<Vec<f32>>> {
     let units = net.full();
     let pass = Pass::new(net, &units, None)?;
-    let mut sums = vec![vec![0f32; net.spec.ffn]; net.layers.len()];
-    let mut rows = 0usize;
-    for batch in batches(windows) {
-        rows += batch.ids.len();
-        pass.hidden_seen(&batch, &mut |layer, site, values| {
-            if site == Site::Neurons {
-                let squares = to_vec(&values.sqr()?.sum(0)?)?;
-                sums[layer].iter_mut().zip(squares).for_each(|(sum, s)| *sum += s);
+    let n = net.spec.ffn;
+    let mut sums = vec![vec![0f32; n * n]; net.layers.len()];
+    let batches = batches(windows);
+    for (i, batch) in batches.iter().enumerate() {
+        let mut waiting: Option<(usize, Vec<f32>)> = None;
+        // An error counts by what it is to the stream that it becomes a part of: neurons wait for the stream after them.
+        // (The first token's stream is a thousand times larger than all others, from a layer on.)
+        let mut add = |(layer, mut values): (usize, Vec<f32>), after: &Tensor| -> Result<()> {
+            let squares = to_vec(&after.sqr()?.mean(1)?)?;
+            for (row, square) in values.chunks_exact_mut(n).zip(squares) {
+                let factor = 1.0 / square.max(1e-12).sqrt();
+                row.iter_mut().for_each(|v| *v *= factor);
+            }
+            let x = Mat::new(&values, values.len() / n, n);
+            matmul(&mut sums[layer], x.t(), x, true, true);
+            Ok(())
+        };
+        let mut last = None;
+        pass.hidden_seen(batch, &mut |layer, site, values| {
+            match site {
+                Site::Neurons => waiting = Some((layer, to_vec(values)?)),
+                Site::Residual => {
+                    if let Some(waiting) = waiting.take() {
+                        add(waiting, values)?;
+                    }
+                }
+                Site::Middle => last = Some(values.clone()),
+                Site::Heads => {}
             }
             Ok(None)
         })?;
+        // Nothing looks at the stream after the last layer: the one before its MLP stands for it.
+        if let (Some(waiting), Some(last)) = (waiting, last) {
+            add(waiting, &last)?;
+        }
+        progress(i + 1, batches.len());
     }
-    sums.iter_mut().flatten().for_each(|sum| *sum /= rows.max(1) as f32);
     Ok(sums)
 }
 
@@ -230,11 +261,8 @@ pub fn random(net: &Net, seed: u64) -> Vec<LayerScores> {
     let mut random = Random::new(seed);
     let mut draw = |n: usize| (0..n).map(|_| random.unit()).collect::<Vec<f64>>();
     let spec = &net.spec;
-    let layer = |_: &LayerNet| LayerScores {
-        groups: draw(spec.n_groups),
-        heads: draw(spec.n_heads),
-        neurons: draw(spec.ffn),
-    };
+    let layer =
+        |_: &LayerNet| LayerScores { groups: draw(spec.n_groups), heads: draw(spec.n_heads), neurons: draw(spec.ffn) };
     net.layers.iter().map(layer).collect()
 }
 
@@ -249,11 +277,7 @@ fn add(sum: &mut LayerScores, other: &LayerScores) {
 }
 
 /// Sum over each unit of what `of` says of each weight.
-fn layer_scores(
-    layer: &LayerNet,
-    net: &Net,
-    of: &mut dyn FnMut(&Tensor) -> Result<Vec<f32>>,
-) -> Result<LayerScores> {
+fn layer_scores(layer: &LayerNet, net: &Net, of: &mut dyn FnMut(&Tensor) -> Result<Vec<f32>>) -> Result<LayerScores> {
     let spec = &net.spec;
     let (d, ffn) = (spec.head_dim, spec.ffn);
     let per_group = spec.n_heads / spec.n_groups;

@@ -194,7 +194,12 @@ impl<'a> Search<'a> {
     /// Neurons added in turns, to the layer with the least, until the budget is used.
     fn filled(&self, mut units: Vec<LayerUnits>, budget: usize) -> Vec<LayerUnits> {
         let mut room = budget.saturating_sub(self.kept(&units));
-        while let Some(&l) = self.cut.iter().filter(|&&l| self.grow(units[l], l).is_some_and(|n| n <= room)).min_by_key(|&&l| units[l].neurons) {
+        while let Some(&l) = self
+            .cut
+            .iter()
+            .filter(|&&l| self.grow(units[l], l).is_some_and(|n| n <= room))
+            .min_by_key(|&&l| units[l].neurons)
+        {
             room -= self.grow(units[l], l).unwrap_or(0);
             units[l].neurons = (units[l].neurons + self.net.shapes[l].neuron_step).min(self.net.shapes[l].neurons);
         }
@@ -242,7 +247,8 @@ impl<'a> Search<'a> {
                     } else if units[to].groups > group_step {
                         units[to].groups = shrink(units[to].groups, group_step);
                     }
-                    if self.random.below(2) == 0 && from != to && units[from].groups > self.net.shapes[from].group_step {
+                    if self.random.below(2) == 0 && from != to && units[from].groups > self.net.shapes[from].group_step
+                    {
                         units[from].groups = shrink(units[from].groups, self.net.shapes[from].group_step);
                     }
                 }

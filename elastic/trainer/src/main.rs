@@ -81,7 +81,12 @@ fn main() -> Result<()> {
         Command::Elasticize(common) => {
             let outcome = elasticize(&common.order(), &mut watch)?;
             println!("{}", outcome.model.display());
-            println!("{}: {} bytes, {} of them adapters", outcome.package.display(), outcome.package_bytes, outcome.adapter_bytes);
+            println!(
+                "{}: {} bytes, {} of them adapters",
+                outcome.package.display(),
+                outcome.package_bytes,
+                outcome.adapter_bytes
+            );
         }
         Command::Compare { common, windows, level, row } => {
             let table = compare(&common.order(), &Compare { windows, levels: level, rows: row }, &mut watch)?;

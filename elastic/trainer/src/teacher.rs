@@ -22,7 +22,12 @@ pub struct Lesson {
 ///
 /// # Errors
 /// Where candle refuses.
-pub fn lessons(net: &Net, windows: &Windows, top: usize, progress: &mut dyn FnMut(usize, usize)) -> Result<Vec<Lesson>> {
+pub fn lessons(
+    net: &Net,
+    windows: &Windows,
+    top: usize,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<Vec<Lesson>> {
     let units = net.full();
     let pass = Pass::new(net, &units, None)?;
     let batches = batches(windows);

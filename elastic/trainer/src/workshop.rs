@@ -221,7 +221,8 @@ impl Workshop {
             let sub = self.stage(&format!("level-{level}"), &basis, || {
                 watch.begin(&format!("what level {level} keeps"), steps);
                 let mut search = Search::new(net, &lessons, anchors, scores, self.effort.seed + u64::from(level));
-                let mut progress = |done: usize, _: usize, loss: f64| watch.step(done, &format!("divergence {loss:.4}"));
+                let mut progress =
+                    |done: usize, _: usize, loss: f64| watch.step(done, &format!("divergence {loss:.4}"));
                 search.level(level, found.last(), steps, &mut progress)
             })?;
             found.push(sub);

@@ -18,7 +18,10 @@ fn batch() -> Batch {
 
 fn rows() -> Vec<(usize, Target)> {
     let teacher = vec![(3, 0.4), (17, 0.2), (40, 0.1)];
-    (0..15).filter(|i| i % 8 != 7).map(|i| (i, Target { next: (i as u32 * 5) % 90, teacher: teacher.clone() })).collect()
+    (0..15)
+        .filter(|i| i % 8 != 7)
+        .map(|i| (i, Target { next: (i as u32 * 5) % 90, teacher: teacher.clone() }))
+        .collect()
 }
 
 fn values(var: &Tensor) -> Vec<f32> {
@@ -75,7 +78,15 @@ fn weights() {
         let mut net = net(arch);
         let mut vars = Vec::new();
         for layer in &mut net.layers {
-            for matrix in [&mut layer.q, &mut layer.k, &mut layer.v, &mut layer.o, &mut layer.gate, &mut layer.up, &mut layer.down] {
+            for matrix in [
+                &mut layer.q,
+                &mut layer.k,
+                &mut layer.v,
+                &mut layer.o,
+                &mut layer.gate,
+                &mut layer.up,
+                &mut layer.down,
+            ] {
                 let var = Var::from_tensor(matrix).unwrap();
                 *matrix = var.as_tensor().clone();
                 vars.push(var);

@@ -11,8 +11,8 @@ mod tensors;
 mod write;
 
 pub use metadata::{Array, Metadata, Value};
-pub(crate) use write::{pair_value, string};
 pub use write::{TensorHeader, write};
+pub(crate) use write::{pair_value, string};
 
 use crate::table::StoredTensor;
 use crate::{ByteSource, Error, Result};

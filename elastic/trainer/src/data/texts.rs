@@ -54,16 +54,7 @@ pub struct Text {
 }
 
 /// Tasks with train splits.
-const TASKS: [&str; 8] = [
-    "arc_easy",
-    "arc_challenge",
-    "piqa",
-    "hellaswag",
-    "socialiqa",
-    "openbookqa",
-    "csqa",
-    "boolq",
-];
+const TASKS: [&str; 8] = ["arc_easy", "arc_challenge", "piqa", "hellaswag", "socialiqa", "openbookqa", "csqa", "boolq"];
 /// Questions taken of each task at most, so that no task drowns the others.
 const QUESTIONS_EACH: usize = 2500;
 
@@ -189,7 +180,9 @@ mod tests {
     #[test]
     fn questions_are_read_once() {
         let line = |idx: usize, id: u64| {
-            format!(r#"{{"doc": {{"query": "Q: x\nAnswer:", "choices": ["a", " b"], "gold": 1}}, "doc_id": {id}, "idx": {idx}}}"#)
+            format!(
+                r#"{{"doc": {{"query": "Q: x\nAnswer:", "choices": ["a", " b"], "gold": 1}}, "doc_id": {id}, "idx": {idx}}}"#
+            )
         };
         let lines = [line(0, 0), line(1, 0), line(0, 1_000_000)].join("\n");
         let found = questions(lines.as_bytes()).unwrap();

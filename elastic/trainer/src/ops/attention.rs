@@ -139,12 +139,16 @@ impl CustomOp3 for Attention {
             .into_par_iter()
             .flat_map_iter(|i| {
                 let group = self.group(q, k, v, groups, i / groups, i % groups);
-                group.q.iter().map(|q| {
-                    let p = self.probabilities(q, &group.k);
-                    let mut out = vec![0f32; t * d];
-                    matmul(&mut out, Mat::new(&p, t, t), Mat::new(&group.v, t, d), false, false);
-                    out
-                }).collect::<Vec<_>>()
+                group
+                    .q
+                    .iter()
+                    .map(|q| {
+                        let p = self.probabilities(q, &group.k);
+                        let mut out = vec![0f32; t * d];
+                        matmul(&mut out, Mat::new(&p, t, t), Mat::new(&group.v, t, d), false, false);
+                        out
+                    })
+                    .collect::<Vec<_>>()
             })
             .collect();
         Ok((CpuStorage::F32(self.join(&blocks, groups * r)), (n, cols).into()))
@@ -200,9 +204,8 @@ impl CustomOp3 for Attention {
             dk.push(k);
             dv.push(v);
         }
-        let tensor = |blocks: &[Vec<f32>], heads: usize| {
-            Tensor::from_vec(self.join(blocks, heads), (n, heads * d), q.device())
-        };
+        let tensor =
+            |blocks: &[Vec<f32>], heads: usize| Tensor::from_vec(self.join(blocks, heads), (n, heads * d), q.device());
         Ok((Some(tensor(&dq, groups * r)?), Some(tensor(&dk, groups)?), Some(tensor(&dv, groups)?)))
     }
 }

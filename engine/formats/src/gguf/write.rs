@@ -223,7 +223,8 @@ mod tests {
             metadata.insert(format!("{value:?}"), value);
         }
         metadata.insert("general.alignment", Value::U32(64));
-        let tensor = |name: &str, vector| TensorHeader { name: name.into(), dtype: DType::F16, rows: 1, cols: 3, vector };
+        let tensor =
+            |name: &str, vector| TensorHeader { name: name.into(), dtype: DType::F16, rows: 1, cols: 3, vector };
         let tensors = [tensor("a", true), tensor("b", false)];
         let mut out = Vec::new();
         write(&mut out, &metadata, &tensors, &mut |i| Ok(vec![i as u8; 6])).unwrap();

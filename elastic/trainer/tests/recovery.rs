@@ -1,0 +1,108 @@
+//! Adapters on a tiny model: fitting gives something back, training can be stopped and taken up, and what is stored acts
+//! like what was trained.
+
+use concertina_elastic::LayerUnits;
+use concertina_formats::testing::TinyModel;
+use concertina_formats::{MemorySource, open_gguf};
+use concertina_trainer::data::{Kind, Windows};
+use concertina_trainer::net::{Adapters, Batch, Net, Pass};
+use concertina_trainer::ops::head::{Mix, losses};
+use concertina_trainer::random::Random;
+use concertina_trainer::recover::fit::{Streams, fit};
+use concertina_trainer::recover::package::{restored, stored};
+use concertina_trainer::recover::train::{Trainee, Training};
+use concertina_trainer::teacher::{Lesson, lessons};
+
+fn net() -> Net {
+    Net::load(&open_gguf(Box::new(MemorySource(TinyModel::new("llama").gguf()))).unwrap()).unwrap()
+}
+
+fn units(net: &Net) -> Vec<LayerUnits> {
+    let mut units = net.full();
+    units[1] = LayerUnits { groups: 1, neurons: 64 };
+    units
+}
+
+fn text(seed: u64) -> Windows {
+    let mut random = Random::new(seed);
+    let all = (0..12).map(|_| (Kind::Brown, (0..32).map(|_| random.below(90) as u32).collect())).collect();
+    Windows { tokens: 32, all }
+}
+
+/// Mean divergence from the whole model.
+fn divergence(net: &Net, adapters: Option<&Adapters>, lessons: &[Lesson]) -> f32 {
+    let units = units(net);
+    let pass = Pass::new(net, &units, adapters).unwrap();
+    let (mut sum, mut n) = (0.0, 0);
+    for lesson in lessons {
+        let hidden = pass.hidden(&lesson.batch).unwrap();
+        let own = losses(&hidden, &net.head, &lesson.targets, Mix { kl: 1.0, ce: 0.0 }).unwrap();
+        (sum, n) = (sum + own.iter().sum::<f32>(), n + own.len());
+    }
+    sum / n as f32
+}
+
+fn fitted(net: &Net, rank: usize) -> Adapters {
+    let text = text(1);
+    let ids = text.all.iter().flat_map(|(_, ids)| ids).copied().collect();
+    let streams = Streams::of(net, Batch { ids, tokens: text.tokens }).unwrap();
+    fit(net, &units(net), &streams, rank, &mut |_, _| {}).unwrap()
+}
+
+#[test]
+fn fitting_gives_something_back() {
+    let net = net();
+    let unseen = lessons(&net, &text(2), 16, &mut |_, _| {}).unwrap();
+    let (without, constants, fitted) = (divergence(&net, None, &unseen), fitted(&net, 0), fitted(&net, 8));
+    let (constants, rank_8) = (divergence(&net, Some(&constants), &unseen), divergence(&net, Some(&fitted), &unseen));
+    // The weights are random, so that little follows from what is kept, and nothing is constant.
+    assert!(rank_8 < without && constants < 1.02 * without, "{without} without, {constants} constants, {rank_8} fitted");
+    // An uncut layer needs none.
+    assert!(fitted.layers[0].o.is_none() && fitted.layers[1].o.is_some());
+    let stored = stored(50, &fitted).unwrap();
+    let back = divergence(&net, Some(&restored(&stored, 2).unwrap()), &unseen);
+    assert!((back - rank_8).abs() < 0.02 * rank_8, "{back} as bytes, {rank_8} as numbers");
+}
+
+#[test]
+fn training_learns_and_can_be_taken_up() {
+    let net = net();
+    let units = units(&net);
+    let lessons = lessons(&net, &text(3), 16, &mut |_, _| {}).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let start = fitted(&net, 2);
+    let before = divergence(&net, Some(&start), &lessons);
+    let path = folder.path().join("start.safetensors");
+    Trainee::new(start).save(&path).unwrap();
+    let again = |from: &std::path::Path| {
+        let mut trainee = Trainee::new(Adapters::zeros(&net, &units, 2).unwrap());
+        trainee.load(from).unwrap();
+        trainee
+    };
+    let training = Training { steps: 40, ..Training::default() };
+    let to = folder.path().join("kept.safetensors");
+    let mut whole = again(&path);
+    whole.train(&net, &units, &lessons, training, &to, &mut |_, _, _| {}).unwrap();
+    let after = divergence(&net, Some(whole.adapters()), &lessons);
+    assert!(after < 0.97 * before, "{before} before, {after} after");
+
+    // Stopped at step 10, where a checkpoint is written, and taken up.
+    let kept = folder.path().join("stopped.safetensors");
+    let copy = folder.path().join("copy.safetensors");
+    let mut first = again(&path);
+    let mut progress = |done: usize, _: usize, _: f32| {
+        if done == 11 {
+            std::fs::copy(&kept, &copy).unwrap();
+        }
+    };
+    first.train(&net, &units, &lessons, training, &kept, &mut progress).unwrap();
+    let mut second = again(&copy);
+    assert_eq!(second.step, 10);
+    second.train(&net, &units, &lessons, training, &kept, &mut |_, _, _| {}).unwrap();
+    let taken_up = divergence(&net, Some(second.adapters()), &lessons);
+    assert!((taken_up - after).abs() < 1e-3 * after, "{taken_up} taken up, {after} in one go");
+
+    std::fs::write(&copy, b"torn").unwrap();
+    let mut torn = Trainee::new(Adapters::zeros(&net, &units, 2).unwrap());
+    assert!(torn.load(&copy).unwrap_err().to_string().contains("remove it to begin again"));
+}
