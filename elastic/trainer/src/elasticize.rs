@@ -87,7 +87,7 @@ pub fn elasticize(order: &Order, watch: &mut dyn Watch) -> Result<Outcome> {
     drop(source);
     let net = Net::load(&file::open_model(&path)?)?;
     let levels = shop.levels(&net, &anchors, &scores, watch)?;
-    let adapters = if order.order_only { Vec::new() } else { recovered(&shop, &net, &levels, watch)? };
+    let adapters = if order.order_only { Recovered::default() } else { recovered(&shop, &net, &levels, watch)? };
     let spec = &net.spec;
     let shape = net.shapes[0];
     let effort = &order.effort;
@@ -111,14 +111,14 @@ pub fn elasticize(order: &Order, watch: &mut dyn Watch) -> Result<Outcome> {
         criterion: Criterion::Effect.name().into(),
         order: units,
         anchors,
-        adapters: adapters.iter().map(|(level, adapters)| stored(*level, adapters)).collect::<Result<_>>()?,
+        adapters: adapters.adapters.iter().map(|(level, adapters)| stored(*level, adapters)).collect::<Result<_>>()?,
         levels,
         report: Report {
             command: order.command.clone(),
             seed: effort.seed,
             calibration_tokens: tokens(effort.importance + effort.harm + effort.search + effort.fit),
-            training_tokens: adapters.len() as u64 * tokens(2 * effort.train_steps),
-            seconds: shop.seconds(),
+            training_tokens: tokens(2 * adapters.steps),
+            seconds: shop.seconds() + adapters.seconds,
         },
     };
     let bytes = package.to_bytes()?;
@@ -202,8 +202,16 @@ fn reordered(
     anyhow::bail!("no format of `down` to try")
 }
 
+/// Adapters by level, and what they took.
+#[derive(Default)]
+struct Recovered {
+    adapters: Vec<(u32, Adapters)>,
+    steps: usize,
+    seconds: f64,
+}
+
 /// Adapters of every level below 100, fitted and trained.
-fn recovered(shop: &Workshop, net: &Net, levels: &[SubModel], watch: &mut dyn Watch) -> Result<Vec<(u32, Adapters)>> {
+fn recovered(shop: &Workshop, net: &Net, levels: &[SubModel], watch: &mut dyn Watch) -> Result<Recovered> {
     let effort = &shop.effort;
     let cut: Vec<&SubModel> = levels.iter().filter(|sub| sub.level < 100).collect();
     let kept = |sub: &SubModel| shop.folder.join(format!("adapters-{}.safetensors", sub.level));
@@ -223,7 +231,8 @@ fn recovered(shop: &Workshop, net: &Net, levels: &[SubModel], watch: &mut dyn Wa
             };
             let begun = Instant::now();
             let fitted = fit(net, units, streams, effort.rank, &mut |done, _| watch.step(done, ""))?;
-            let trainee = Trainee::new(fitted);
+            let mut trainee = Trainee::new(fitted);
+            trainee.seconds = begun.elapsed().as_secs_f32();
             trainee.save(&path)?;
             log::info!("level {}: fitted in {:.0} s", sub.level, begun.elapsed().as_secs_f64());
             trainee
@@ -242,7 +251,10 @@ fn recovered(shop: &Workshop, net: &Net, levels: &[SubModel], watch: &mut dyn Wa
             trainee.train(net, &sub.layers, &lessons, training, &kept(sub), &mut progress)?;
         }
     }
-    Ok(trainees.into_iter().map(|(sub, trainee)| (sub.level, trainee.adapters().clone())).collect())
+    let steps = trainees.iter().map(|(_, trainee)| trainee.step).sum();
+    let seconds = trainees.iter().map(|(_, trainee)| f64::from(trainee.seconds)).sum();
+    let adapters = trainees.into_iter().map(|(sub, trainee)| (sub.level, trainee.adapters().clone())).collect();
+    Ok(Recovered { adapters, steps, seconds })
 }
 
 /// The whole model's streams on the text that adapters are fitted on.

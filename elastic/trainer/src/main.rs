@@ -61,7 +61,12 @@ impl Common {
     fn order(&self) -> Order {
         let mut effort = Effort::default();
         effort.train_steps = self.steps.unwrap_or(effort.train_steps);
-        let words = std::env::args().skip(1);
+        // Without this machine's paths: the report is part of the package.
+        let name = self.model.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        let mut command = format!("concertina-trainer elasticize --model {name} --steps {}", effort.train_steps);
+        if self.order_only {
+            command.push_str(" --order-only");
+        }
         Order {
             model: self.model.clone(),
             out: self.out.clone(),
@@ -69,7 +74,7 @@ impl Common {
             order_only: self.order_only,
             down: None,
             effort,
-            command: std::iter::once("concertina-trainer".to_owned()).chain(words).collect::<Vec<_>>().join(" "),
+            command,
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::file;
 use crate::importance::{self, Criterion};
 use crate::levels::{LEVELS, Search};
 use crate::net::Net;
-use crate::teacher::lessons;
+use crate::teacher::{Lesson, lessons};
 use crate::watch::Watch;
 
 /// How much work to do, and from which seed.
@@ -212,15 +212,18 @@ impl Workshop {
         scores: &[LayerScores],
         watch: &mut dyn Watch,
     ) -> Result<Vec<SubModel>> {
-        let windows = self.windows(self.effort.search, 3)?;
-        let lessons = lessons(net, &windows, 64, &mut |_, _| {})?;
+        let mut read: Option<Vec<Lesson>> = None;
         let mut found: Vec<SubModel> = Vec::new();
         for level in LEVELS.into_iter().rev() {
             let steps = self.effort.search_steps;
             let basis = [self.effort.importance, self.effort.harm, self.effort.search, steps];
             let sub = self.stage(&format!("level-{level}"), &basis, || {
+                let lessons = match &mut read {
+                    Some(lessons) => lessons,
+                    none => none.insert(lessons(net, &self.windows(self.effort.search, 3)?, 64, &mut |_, _| {})?),
+                };
                 watch.begin(&format!("what level {level} keeps"), steps);
-                let mut search = Search::new(net, &lessons, anchors, scores, self.effort.seed + u64::from(level));
+                let mut search = Search::new(net, lessons, anchors, scores, self.effort.seed + u64::from(level));
                 let mut progress =
                     |done: usize, _: usize, loss: f64| watch.step(done, &format!("divergence {loss:.4}"));
                 search.level(level, found.last(), steps, &mut progress)

@@ -56,7 +56,10 @@ fn fitting_gives_something_back() {
     let (without, constants, fitted) = (divergence(&net, None, &unseen), fitted(&net, 0), fitted(&net, 8));
     let (constants, rank_8) = (divergence(&net, Some(&constants), &unseen), divergence(&net, Some(&fitted), &unseen));
     // The weights are random, so that little follows from what is kept, and nothing is constant.
-    assert!(rank_8 < without && constants < 1.02 * without, "{without} without, {constants} constants, {rank_8} fitted");
+    assert!(
+        rank_8 < without && constants < 1.02 * without,
+        "{without} without, {constants} constants, {rank_8} fitted"
+    );
     // An uncut layer needs none.
     assert!(fitted.layers[0].o.is_none() && fitted.layers[1].o.is_some());
     let stored = stored(50, &fitted).unwrap();

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor, Var};
@@ -47,6 +48,8 @@ pub struct Trainee {
     moments: Vec<(Vec<f32>, Vec<f32>)>,
     /// Steps done.
     pub step: usize,
+    /// Seconds that fitting and training took.
+    pub seconds: f32,
 }
 
 impl Trainee {
@@ -54,7 +57,7 @@ impl Trainee {
     pub fn new(adapters: Adapters) -> Self {
         let zeros = |var: &Var| (vec![0f32; var.elem_count()], vec![0f32; var.elem_count()]);
         let moments = adapters.vars().iter().map(zeros).collect();
-        Self { adapters, moments, step: 0 }
+        Self { adapters, moments, step: 0, seconds: 0.0 }
     }
 
     /// The adapters as they are now.
@@ -77,6 +80,7 @@ impl Trainee {
         progress: &mut dyn FnMut(usize, usize, f32),
     ) -> Result<()> {
         let mut late = None::<f32>;
+        let mut begun = Instant::now();
         while self.step < training.steps {
             let mut random = Random::new(training.seed.wrapping_mul(1_000_003).wrapping_add(self.step as u64));
             let lesson = &lessons[(self.step + random.below(lessons.len())) % lessons.len()];
@@ -94,6 +98,8 @@ impl Trainee {
                     adam(var, &to_vec(gradient)?, moments, rate, self.step)?;
                 }
             }
+            self.seconds += begun.elapsed().as_secs_f32();
+            begun = Instant::now();
             if self.step.is_multiple_of(KEEP) || self.step == training.steps {
                 self.save(kept)?;
             }
@@ -115,6 +121,7 @@ impl Trainee {
             tensors.insert(format!("{i}.square"), vector(square)?);
         }
         tensors.insert("step".into(), Tensor::from_slice(&[self.step as u32], 1, &Device::Cpu)?);
+        tensors.insert("seconds".into(), vector(&[self.seconds])?);
         let temporary = path.with_extension("part");
         candle_core::safetensors::save(&tensors, &temporary)?;
         file::write_whole(path, &std::fs::read(&temporary)?)?;
@@ -139,6 +146,8 @@ impl Trainee {
             anyhow::ensure!(moments.0.len() == var.elem_count() && moments.1.len() == var.elem_count(), "sizes differ");
         }
         let step = get("step".into())?.to_vec1::<u32>()?;
+        let seconds = get("seconds".into()).ok().and_then(|t| t.to_vec1::<f32>().ok());
+        self.seconds = seconds.and_then(|s| s.first().copied()).unwrap_or(0.0);
         self.step = step.first().copied().unwrap_or(0) as usize;
         Ok(())
     }
