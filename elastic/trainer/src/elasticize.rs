@@ -168,16 +168,16 @@ fn reordered(
     watch: &mut dyn Watch,
 ) -> Result<(PathBuf, DType)> {
     let to = shop.folder.join(format!("{}.elastic.gguf", stem(&shop.model_path)));
-    let text = shop.windows(shop.effort.fit, 4)?;
-    watch.begin("second moments of neurons", text.all.len().div_ceil(2));
-    let all = importance::moments(source, &text, &mut |done, _| watch.step(done, ""))?;
-    let moments = |layer: usize| all.get(layer).cloned().with_context(|| format!("no layer {layer}"));
+    let energy: Vec<Vec<f32>> = shop.stage("energy", &[shop.effort.fit], || {
+        watch.say("sizes of neurons");
+        importance::energy(source, &shop.windows(shop.effort.fit, 4)?)
+    })?;
     let bytes = file::map(&shop.model_path)?;
     let formats: Vec<DType> = down.map_or_else(|| FORMATS.to_vec(), |down| vec![down]);
     let windows = shop.windows(shop.effort.formats, 5)?;
     let basis = [shop.effort.importance, shop.effort.fit, shop.effort.formats];
     for (i, dtype) in formats.iter().enumerate() {
-        rewrite(&*bytes, &shop.model, &to, Rewrite { order, moments: &moments, down: *dtype })?;
+        rewrite(&*bytes, &shop.model, &to, Rewrite { order, energy: &energy, down: *dtype })?;
         let tried: Tried = shop.stage(&format!("down-{dtype:?}"), &basis, || {
             watch.say(&format!("down as {dtype:?}: measuring what it costs"));
             let net = Net::load(&file::open_model(&to)?)?;

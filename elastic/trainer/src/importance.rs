@@ -8,7 +8,6 @@ use rayon::prelude::*;
 
 use crate::data::Windows;
 use crate::net::{Batch, LayerNet, Net, Pass, Site};
-use crate::ops::gemm::{Mat, matmul};
 use crate::ops::head::{Mix, Target, loss};
 use crate::ops::to_vec;
 use crate::random::Random;
@@ -209,50 +208,26 @@ pub fn activation(net: &Net, windows: &Windows) -> Result<Vec<LayerScores>> {
     Ok(scores)
 }
 
-/// Second moments of neurons on the windows: `(neurons, neurons)` of each layer.
+/// Mean squares of neurons on the windows, by layer.
 ///
 /// # Errors
 /// Where candle refuses.
-pub fn moments(net: &Net, windows: &Windows, progress: &mut dyn FnMut(usize, usize)) -> Result<Vec<Vec<f32>>> {
+pub fn energy(net: &Net, windows: &Windows) -> Result<Vec<Vec<f32>>> {
     let units = net.full();
     let pass = Pass::new(net, &units, None)?;
-    let n = net.spec.ffn;
-    let mut sums = vec![vec![0f32; n * n]; net.layers.len()];
-    let batches = batches(windows);
-    for (i, batch) in batches.iter().enumerate() {
-        let mut waiting: Option<(usize, Vec<f32>)> = None;
-        // An error counts by what it is to the stream that it becomes a part of: neurons wait for the stream after them.
-        // (The first token's stream is a thousand times larger than all others, from a layer on.)
-        let mut add = |(layer, mut values): (usize, Vec<f32>), after: &Tensor| -> Result<()> {
-            let squares = to_vec(&after.sqr()?.mean(1)?)?;
-            for (row, square) in values.chunks_exact_mut(n).zip(squares) {
-                let factor = 1.0 / square.max(1e-12).sqrt();
-                row.iter_mut().for_each(|v| *v *= factor);
-            }
-            let x = Mat::new(&values, values.len() / n, n);
-            matmul(&mut sums[layer], x.t(), x, true, true);
-            Ok(())
-        };
-        let mut last = None;
-        pass.hidden_seen(batch, &mut |layer, site, values| {
-            match site {
-                Site::Neurons => waiting = Some((layer, to_vec(values)?)),
-                Site::Residual => {
-                    if let Some(waiting) = waiting.take() {
-                        add(waiting, values)?;
-                    }
-                }
-                Site::Middle => last = Some(values.clone()),
-                Site::Heads => {}
+    let mut sums = vec![vec![0f32; net.spec.ffn]; net.layers.len()];
+    let mut rows = 0usize;
+    for batch in batches(windows) {
+        rows += batch.ids.len();
+        pass.hidden_seen(&batch, &mut |layer, site, values| {
+            if site == Site::Neurons {
+                let squares = to_vec(&values.sqr()?.sum(0)?)?;
+                sums[layer].iter_mut().zip(squares).for_each(|(sum, s)| *sum += s);
             }
             Ok(None)
         })?;
-        // Nothing looks at the stream after the last layer: the one before its MLP stands for it.
-        if let (Some(waiting), Some(last)) = (waiting, last) {
-            add(waiting, &last)?;
-        }
-        progress(i + 1, batches.len());
     }
+    sums.iter_mut().flatten().for_each(|sum| *sum /= rows.max(1) as f32);
     Ok(sums)
 }
 

@@ -17,7 +17,6 @@ mod permute;
 pub mod random;
 pub mod recover;
 pub mod rewrite;
-pub mod rounding;
 pub mod teacher;
 pub mod watch;
 pub mod workshop;

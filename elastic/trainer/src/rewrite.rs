@@ -1,7 +1,7 @@
 //! The model's file with its units in another order.
 //!
 //! Rows move as they are. Columns of O move as whole blocks where a head is whole blocks. Columns of `down` are single
-//! neurons, and its blocks run along them: it is quantised anew ([`crate::rounding`]).
+//! neurons, and its blocks run along them: it is quantised anew, errors weighted by each neuron's mean square.
 
 use std::fs::File;
 use std::io::BufWriter;
@@ -11,19 +11,19 @@ use anyhow::{Context, Result, ensure};
 use concertina_elastic::LayerOrder;
 use concertina_formats::dequant::dequantize_row;
 use concertina_formats::gguf::{Gguf, TensorHeader, write};
-use concertina_formats::quant::{BlockGrid, WRITABLE, quantize_row};
+use concertina_formats::quant::{WRITABLE, quantize_row};
 use concertina_formats::{ByteSource, DType, Error, Model, StoredTensor, TensorInfo};
+use rayon::prelude::*;
 
 use crate::permute::blocks;
-use crate::rounding::quantise;
 
 /// How a file is written anew.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub struct Rewrite<'a> {
     /// Original units at each place, by layer.
     pub order: &'a [LayerOrder],
-    /// Second moments of a layer's original neurons, `(neurons, neurons)`.
-    pub moments: &'a dyn Fn(usize) -> Result<Vec<f32>>,
+    /// Mean squares of each original neuron, by layer.
+    pub energy: &'a [Vec<f32>],
     /// Type of `down`, and of O where its blocks must be broken.
     pub down: DType,
 }
@@ -33,10 +33,8 @@ enum Move {
     Nothing,
     /// Row `i` is the old row `rows[i]`.
     Rows(Vec<u32>),
-    /// Column `i` is the old column `cols[i]`: whole blocks move.
-    Blocks(Vec<u32>),
-    /// Column `i` is the old column `cols[i]`: quantised anew, with the layer's moments if they are of its inputs.
-    Cols(Vec<u32>, Option<usize>),
+    /// Column `i` is the old column `cols[i]`; quantised anew with a weight for each new column, or moved as blocks.
+    Cols(Vec<u32>, Option<Vec<f32>>),
 }
 
 /// Write the model at `from`, which is a GGUF file, to `to`.
@@ -55,7 +53,7 @@ pub fn rewrite(source: &dyn ByteSource, model: &Model, to: &Path, rewrite: Rewri
         let info = &gguf.tensors[i].info;
         let mut bytes = vec![0u8; info.bytes as usize];
         source.read_at(info.offset, &mut bytes)?;
-        rewrite.moved(info, &headers[i], &moves[i], bytes)
+        moved(info, &headers[i], &moves[i], bytes)
     })
     .with_context(what)?;
     out.into_inner().map_err(|e| e.into_error()).and_then(|file| file.sync_all()).with_context(what)?;
@@ -77,73 +75,63 @@ impl Rewrite<'_> {
             "attn_k.weight" | "attn_k.bias" | "attn_v.weight" | "attn_v.bias" => Move::Rows(blocks(&order.groups, d)),
             "ffn_gate.weight" | "ffn_up.weight" => Move::Rows(order.neurons.clone()),
             "attn_output.weight" => {
-                let columns = blocks(&order.heads, d);
                 let whole = d.is_multiple_of(info.dtype.block().0);
-                if whole { Move::Blocks(columns) } else { Move::Cols(columns, None) }
+                let even = || vec![1.0; info.cols];
+                Move::Cols(blocks(&order.heads, d), (!whole).then(even))
             }
-            "ffn_down.weight" => Move::Cols(order.neurons.clone(), Some(layer)),
+            "ffn_down.weight" => {
+                let energy = self.energy.get(layer).filter(|e| e.len() == info.cols);
+                let energy = energy.with_context(|| format!("tensor '{}': no mean squares", info.name))?;
+                let weights = order.neurons.iter().map(|n| energy[*n as usize].max(1e-12)).collect();
+                Move::Cols(order.neurons.clone(), Some(weights))
+            }
             _ => Move::Nothing,
         })
     }
 
     fn header(&self, tensor: &StoredTensor, m: &Move) -> TensorHeader {
         let info = &tensor.info;
-        let dtype = if matches!(m, Move::Cols(..)) { self.down } else { info.dtype };
+        let dtype = if matches!(m, Move::Cols(_, Some(_))) { self.down } else { info.dtype };
         TensorHeader { name: info.name.clone(), dtype, rows: info.rows, cols: info.cols, vector: tensor.rank == 1 }
     }
+}
 
-    /// The new bytes of a tensor.
-    fn moved(
-        &self,
-        info: &TensorInfo,
-        header: &TensorHeader,
-        m: &Move,
-        bytes: Vec<u8>,
-    ) -> concertina_formats::Result<Vec<u8>> {
-        let (block, block_bytes) = info.dtype.block();
-        let row_bytes = info.cols / block * block_bytes;
-        let wrong = |problem: String| Error::malformed(format!("tensor '{}'", info.name), problem);
-        match m {
-            Move::Nothing => Ok(bytes),
-            Move::Rows(order) => {
-                // A vector's rows are its elements.
-                let row = if info.rows == 1 { block_bytes } else { row_bytes };
-                if order.len() * row != bytes.len() || (info.rows == 1 && block != 1) {
-                    return Err(wrong("its rows are not the model's units".into()));
-                }
-                Ok(order.iter().flat_map(|old| &bytes[*old as usize * row..][..row]).copied().collect())
+/// The new bytes of a tensor.
+fn moved(info: &TensorInfo, header: &TensorHeader, m: &Move, bytes: Vec<u8>) -> concertina_formats::Result<Vec<u8>> {
+    let (block, block_bytes) = info.dtype.block();
+    let row_bytes = info.cols / block * block_bytes;
+    match m {
+        Move::Nothing => Ok(bytes),
+        Move::Rows(order) => {
+            // A vector's rows are its elements.
+            let row = if info.rows == 1 { block_bytes } else { row_bytes };
+            if order.len() * row != bytes.len() || (info.rows == 1 && block != 1) {
+                return Err(Error::malformed(format!("tensor '{}'", info.name), "its rows are not the model's units"));
             }
-            Move::Blocks(order) => {
-                let at: Vec<usize> =
-                    order.iter().step_by(block).map(|old| *old as usize / block * block_bytes).collect();
-                let rows = bytes.chunks_exact(row_bytes);
-                Ok(rows.flat_map(|row| at.iter().flat_map(|at| &row[*at..][..block_bytes])).copied().collect())
-            }
-            Move::Cols(order, moments) => {
-                let mut values = Vec::with_capacity(info.rows * info.cols);
-                let mut old = vec![0f32; info.cols];
-                for row in bytes.chunks_exact(row_bytes) {
-                    dequantize_row(info.dtype, row, &mut old)?;
-                    values.extend(order.iter().map(|from| old[*from as usize]));
-                }
-                let blocks = header.dtype.block().0 == BlockGrid::LEN;
-                if let (Some(layer), true) = (moments, blocks) {
-                    let moments = (self.moments)(*layer).map_err(|e| wrong(format!("{e:#}")))?;
-                    let n = info.cols;
-                    if moments.len() != n * n {
-                        return Err(wrong("moments of other neurons".into()));
-                    }
-                    let row = |from: &u32| {
-                        order.iter().map(|to| moments[*from as usize * n + *to as usize]).collect::<Vec<_>>()
-                    };
-                    let moments = order.iter().flat_map(row).collect();
-                    let rows = quantise(&values, n, moments, header.dtype).map_err(|e| wrong(format!("{e:#}")))?;
-                    return Ok(rows.concat());
-                }
-                let mut out = Vec::new();
-                values.chunks_exact(info.cols).try_for_each(|row| quantize_row(header.dtype, row, None, &mut out))?;
-                Ok(out)
-            }
+            Ok(order.iter().flat_map(|old| &bytes[*old as usize * row..][..row]).copied().collect())
+        }
+        Move::Cols(order, None) => {
+            let starts: Vec<usize> =
+                order.iter().step_by(block).map(|old| *old as usize / block * block_bytes).collect();
+            let rows = bytes.chunks_exact(row_bytes);
+            Ok(rows.flat_map(|row| starts.iter().flat_map(|at| &row[*at..][..block_bytes])).copied().collect())
+        }
+        Move::Cols(order, Some(weights)) => {
+            let rows: Vec<concertina_formats::Result<Vec<u8>>> = bytes
+                .par_chunks_exact(row_bytes)
+                .map(|row| {
+                    let mut values = vec![0f32; info.cols];
+                    dequantize_row(info.dtype, row, &mut values)?;
+                    let values: Vec<f32> = order.iter().map(|old| values[*old as usize]).collect();
+                    let mut out = Vec::new();
+                    quantize_row(header.dtype, &values, Some(weights), &mut out)?;
+                    Ok(out)
+                })
+                .collect();
+            rows.into_iter().try_fold(Vec::new(), |mut all, row| {
+                all.extend(row?);
+                Ok(all)
+            })
         }
     }
 }
@@ -183,8 +171,8 @@ mod tests {
             let order = vec![order; 2];
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("out.gguf");
-            let identity = |_: usize| Ok((0..96 * 96).map(|i| f32::from(u8::from(i % 97 == 0))).collect());
-            let how = Rewrite { order: &order, moments: &identity, down };
+            let energy = vec![vec![1.0; 96]; 2];
+            let how = Rewrite { order: &order, energy: &energy, down };
             rewrite(&MemorySource(bytes), &model, &path, how).unwrap();
             let (old, new) = (Net::load(&model).unwrap(), Net::load(&open_model(&path).unwrap()).unwrap());
             let batch = Batch { ids: (0..24).map(|i| i * 7 % 90).collect(), tokens: 12 };

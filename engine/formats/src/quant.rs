@@ -37,94 +37,78 @@ pub fn quantize_row(dtype: DType, values: &[f32], weights: Option<&[f32]>, out: 
             for (i, block) in values.chunks_exact(BLOCK).enumerate() {
                 let even = [1.0; BLOCK];
                 let weights = weights.map_or(&even[..], |w| &w[i * BLOCK..(i + 1) * BLOCK]);
-                let grid = BlockGrid::search(dtype, block, weights);
-                grid.encode(block, out);
+                encode(dtype, block, weights, out);
             }
         }
     }
     Ok(())
 }
 
-/// The values that a block of 32 can take: `scale · quant + min`, with scale and minimum as the file's f16 have them.
-#[derive(Debug, Clone, Copy)]
-pub struct BlockGrid {
-    dtype: DType,
+/// `value = scale · quant + min`, as the file's f16 has them.
+#[derive(Clone, Copy)]
+struct Grid {
     scale: f32,
     min: f32,
     low: f32,
     high: f32,
 }
 
-impl BlockGrid {
-    /// Elements of a block.
-    pub const LEN: usize = BLOCK;
-
-    /// The grid on which `values` have the least error, each weighted. `dtype` is one of the block types of [`WRITABLE`];
-    /// another is taken for `Q8_0`.
-    pub fn search(dtype: DType, values: &[f32], weights: &[f32]) -> Self {
-        let dtype = if WRITABLE.contains(&dtype) && dtype.block().0 == BLOCK { dtype } else { DType::Q8_0 };
-        match dtype {
-            DType::Q4_1 => with_min(dtype, values, weights, 15.0),
-            DType::Q5_1 => with_min(dtype, values, weights, 31.0),
-            DType::Q4_0 => without_min(dtype, values, weights, 8.0, 7.0),
-            DType::Q5_0 => without_min(dtype, values, weights, 16.0, 15.0),
-            _ => without_min(dtype, values, weights, 127.0, 127.0),
-        }
-    }
-
-    /// The value that is nearest to `x`.
-    pub fn nearest(&self, x: f32) -> f32 {
-        self.scale * self.quant(x) + self.min
-    }
-
-    /// Append the block of the nearest values to `out`. `values` are [`BlockGrid::LEN`] of them; what is missing is 0.
-    pub fn encode(&self, values: &[f32], out: &mut Vec<u8>) {
-        let mut quants = [0f32; BLOCK];
-        for (i, quant) in quants.iter_mut().enumerate() {
-            *quant = self.quant(values.get(i).copied().unwrap_or(0.0));
-        }
-        out.extend(f16::from_f32(self.scale).to_le_bytes());
-        if matches!(self.dtype, DType::Q4_1 | DType::Q5_1) {
-            out.extend(f16::from_f32(self.min).to_le_bytes());
-        }
-        if self.dtype == DType::Q8_0 {
-            out.extend(quants.iter().map(|q| *q as i8 as u8));
-            return;
-        }
-        // Unsigned: the lowest quant is 0.
-        let quants = quants.map(|q| (q - self.low) as u8);
-        if matches!(self.dtype, DType::Q5_0 | DType::Q5_1) {
-            let fifth = quants.iter().enumerate().fold(0u32, |bits, (i, q)| bits | u32::from(q >> 4) << i);
-            out.extend(fifth.to_le_bytes());
-        }
-        let (first, second) = quants.split_at(BLOCK / 2);
-        out.extend(first.iter().zip(second).map(|(a, b)| (a & 15) | (b & 15) << 4));
-    }
-
+impl Grid {
     fn rounded(self) -> Self {
         Self { scale: f16::from_f32(self.scale).to_f32(), min: f16::from_f32(self.min).to_f32(), ..self }
     }
 
     fn quant(&self, x: f32) -> f32 {
-        let quant = if self.scale == 0.0 { 0.0 } else { ((x - self.min) / self.scale).round() };
-        quant.clamp(self.low, self.high)
+        if self.scale == 0.0 {
+            0f32.clamp(self.low, self.high)
+        } else {
+            ((x - self.min) / self.scale).round().clamp(self.low, self.high)
+        }
     }
 
     fn error(&self, values: &[f32], weights: &[f32]) -> f32 {
-        values.iter().zip(weights).map(|(x, w)| w * (self.nearest(*x) - x).powi(2)).sum()
+        let one = |(x, w): (&f32, &f32)| w * (self.scale * self.quant(*x) + self.min - x).powi(2);
+        values.iter().zip(weights).map(one).sum()
     }
 }
 
+fn encode(dtype: DType, values: &[f32], weights: &[f32], out: &mut Vec<u8>) {
+    let grid = match dtype {
+        DType::Q4_1 => with_min(values, weights, 15.0),
+        DType::Q5_1 => with_min(values, weights, 31.0),
+        DType::Q4_0 => without_min(values, weights, 8.0, 7.0),
+        DType::Q5_0 => without_min(values, weights, 16.0, 15.0),
+        _ => without_min(values, weights, 127.0, 127.0),
+    };
+    let quants = values.iter().map(|x| grid.quant(*x));
+    out.extend(f16::from_f32(grid.scale).to_le_bytes());
+    if matches!(dtype, DType::Q4_1 | DType::Q5_1) {
+        out.extend(f16::from_f32(grid.min).to_le_bytes());
+    }
+    if dtype == DType::Q8_0 {
+        out.extend(quants.map(|q| q as i8 as u8));
+        return;
+    }
+    // Unsigned: the lowest quant is 0.
+    let quants: Vec<u8> = quants.map(|q| (q - grid.low) as u8).collect();
+    if matches!(dtype, DType::Q5_0 | DType::Q5_1) {
+        let fifth = quants.iter().enumerate().fold(0u32, |bits, (i, q)| bits | u32::from(q >> 4) << i);
+        out.extend(fifth.to_le_bytes());
+    }
+    let (first, second) = quants.split_at(BLOCK / 2);
+    out.extend(first.iter().zip(second).map(|(a, b)| (a & 15) | (b & 15) << 4));
+}
+
 /// Quants from 0 to `high`.
-fn with_min(dtype: DType, values: &[f32], weights: &[f32], high: f32) -> BlockGrid {
+fn with_min(values: &[f32], weights: &[f32], high: f32) -> Grid {
     let least = values.iter().copied().fold(f32::INFINITY, f32::min);
     let most = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let plain = BlockGrid { dtype, scale: (most - least) / high, min: least, low: 0.0, high };
+    let plain = Grid { scale: (most - least) / high, min: least, low: 0.0, high };
     let (mut best, mut best_error) = (plain.rounded(), plain.rounded().error(values, weights));
     for i in -CANDIDATES..=CANDIDATES {
         // Fewer or more steps over the range than there are quants: what lies outside is clamped.
         let steps = high + i as f32 * 0.15;
-        let mut grid = BlockGrid { scale: (most - least) / steps, ..plain };
+        let mut grid = Grid { scale: (most - least) / steps, ..plain };
         for _ in 0..3 {
             let Some(fitted) = fit(&grid, values, weights) else { break };
             grid = fitted;
@@ -139,7 +123,7 @@ fn with_min(dtype: DType, values: &[f32], weights: &[f32], high: f32) -> BlockGr
 }
 
 /// Least squares of scale and minimum for the quants that `grid` gives.
-fn fit(grid: &BlockGrid, values: &[f32], weights: &[f32]) -> Option<BlockGrid> {
+fn fit(grid: &Grid, values: &[f32], weights: &[f32]) -> Option<Grid> {
     let (mut sw, mut sq, mut sqq, mut sx, mut sqx) = (0f32, 0f32, 0f32, 0f32, 0f32);
     for (x, w) in values.iter().zip(weights) {
         let q = grid.quant(*x);
@@ -152,16 +136,16 @@ fn fit(grid: &BlockGrid, values: &[f32], weights: &[f32]) -> Option<BlockGrid> {
     let det = sw * sqq - sq * sq;
     let scale = (sw * sqx - sq * sx) / det;
     let min = (sqq * sx - sq * sqx) / det;
-    (det > 0.0 && scale.is_finite() && min.is_finite() && scale > 0.0).then_some(BlockGrid { scale, min, ..*grid })
+    (det > 0.0 && scale.is_finite() && min.is_finite() && scale > 0.0).then_some(Grid { scale, min, ..*grid })
 }
 
 /// Quants from `-below` to `above` around 0. The scale may be negative, so that the larger side gets the larger range.
-fn without_min(dtype: DType, values: &[f32], weights: &[f32], below: f32, above: f32) -> BlockGrid {
+fn without_min(values: &[f32], weights: &[f32], below: f32, above: f32) -> Grid {
     let farthest = values.iter().copied().fold(0f32, |a, x| if x.abs() > a.abs() { x } else { a });
-    let plain = BlockGrid { dtype, scale: -farthest / below, min: 0.0, low: -below, high: above };
+    let plain = Grid { scale: -farthest / below, min: 0.0, low: -below, high: above };
     let (mut best, mut best_error) = (plain.rounded(), plain.rounded().error(values, weights));
     for i in -CANDIDATES..=CANDIDATES {
-        let mut grid = BlockGrid { scale: -farthest / (below + i as f32 * 0.1), ..plain };
+        let mut grid = Grid { scale: -farthest / (below + i as f32 * 0.1), ..plain };
         for _ in 0..3 {
             let (mut sqq, mut sqx) = (0f32, 0f32);
             for (x, w) in values.iter().zip(weights) {

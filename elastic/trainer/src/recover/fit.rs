@@ -16,6 +16,8 @@ use crate::ops::to_vec;
 
 /// Ridge, in means of the inputs' squares.
 const RIDGE: f32 = 0.03;
+/// Share of the whole model's stream in what an adapter is fitted to.
+const PULL: f64 = 0.3;
 
 /// The whole model's residual stream on some text: after attention and after the MLP, of each layer.
 pub struct Streams {
@@ -63,6 +65,8 @@ pub fn fit(
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Adapters> {
     let pass = Pass::new(net, units, None)?;
+    let full = net.full();
+    let whole = Pass::new(net, &full, None)?;
     let mut x = pass.embed(&streams.batch)?;
     let mut layers = vec![LayerAdapters::default(); net.layers.len()];
     let tokens = streams.batch.tokens;
@@ -71,10 +75,15 @@ pub fn fit(
         let cut = units[l] != LayerUnits { groups, neurons };
         for (site, target) in [(Site::Heads, &streams.middle[l]), (Site::Neurons, &streams.after[l])] {
             let inputs = pass.inputs(l, site, &x, tokens)?;
-            let y = pass.output(l, site, &x, &inputs, &None)?;
+            let before = x;
+            let y = pass.output(l, site, &before, &inputs, &None)?;
             x = y.clone();
             if cut {
-                let adapter = fit_one(&inputs, &(target - &y)?, target, rank)?;
+                let uncut = whole.output(l, site, &before, &whole.inputs(l, site, &before, tokens)?, &None)?;
+                // What the cut takes here, and a part of what all cuts before it did.
+                let pull = std::env::var("PULL").ok().and_then(|p| p.parse().ok()).unwrap_or(PULL);
+                let wanted = ((target * pull)? + (&uncut * (1.0 - pull))?)?;
+                let adapter = fit_one(&inputs, &(&wanted - &y)?, target, rank)?;
                 x = (x + adapter.apply(&inputs)?)?.detach();
                 *(if site == Site::Heads { &mut layers[l].o } else { &mut layers[l].down }) = Some(adapter);
             }
