@@ -14,7 +14,7 @@ use crate::file;
 use crate::importance::Criterion;
 use crate::levels::UnitWeights;
 use crate::net::{Adapters, Net};
-use crate::recover::fit::{Streams, fit};
+use crate::recover::fit::fit;
 use crate::recover::package::restored;
 use crate::watch::Watch;
 use crate::workshop::Workshop;
@@ -176,7 +176,7 @@ impl Comparison<'_> {
 
     /// Our cut, with what each kind of recovery gives back.
     fn ours(&mut self, shop: &Workshop, net: &Net) -> Result<()> {
-        let mut streams: Option<Streams> = None;
+        let text = fitting_text(shop)?;
         for sub in self.levels.clone() {
             let stored = self.package.adapters(sub.level);
             if let (true, Some(stored)) = (self.wants("ours"), stored) {
@@ -186,11 +186,7 @@ impl Comparison<'_> {
             let rank = stored.map_or(shop.effort.rank, |stored| stored.rank);
             for (row, rank) in [("fitted", rank), ("constants", 0)] {
                 if self.wants(row) && sub.level < 100 {
-                    let streams = match &mut streams {
-                        Some(streams) => streams,
-                        none => none.insert(fitting_text(shop, net)?),
-                    };
-                    let adapters = fit(net, &sub.layers, streams, rank, &mut |_, _| {})?;
+                    let adapters = fit(net, &sub.layers, &text, rank, &mut |_, _| {})?;
                     self.cell(row, net, sub.level, &sub.layers, Some(&adapters))?;
                 }
             }

@@ -13,8 +13,8 @@ use crate::evaluate::surprise;
 use crate::file;
 use crate::importance::{self, Criterion, batches};
 use crate::levels::LEVELS;
-use crate::net::{Adapters, Net, Pass};
-use crate::recover::fit::{Streams, fit};
+use crate::net::{Adapters, Batch, Net, Pass};
+use crate::recover::fit::fit;
 use crate::recover::package::stored;
 use crate::recover::train::{Trainee, Training};
 use crate::rewrite::{Rewrite, rewrite};
@@ -215,7 +215,7 @@ fn recovered(shop: &Workshop, net: &Net, levels: &[SubModel], watch: &mut dyn Wa
     let effort = &shop.effort;
     let cut: Vec<&SubModel> = levels.iter().filter(|sub| sub.level < 100).collect();
     let kept = |sub: &SubModel| shop.folder.join(format!("adapters-{}.safetensors", sub.level));
-    let mut streams: Option<Streams> = None;
+    let mut text: Option<Batch> = None;
     let mut trainees = Vec::new();
     for sub in cut {
         let (path, units) = (kept(sub), &sub.layers);
@@ -225,12 +225,12 @@ fn recovered(shop: &Workshop, net: &Net, levels: &[SubModel], watch: &mut dyn Wa
             trainee
         } else {
             watch.begin(&format!("fitting adapters of level {}", sub.level), net.layers.len());
-            let streams = match &mut streams {
-                Some(streams) => streams,
-                none => none.insert(fitting_text(shop, net)?),
+            let text = match &mut text {
+                Some(text) => text,
+                none => none.insert(fitting_text(shop)?),
             };
             let begun = Instant::now();
-            let fitted = fit(net, units, streams, effort.rank, &mut |done, _| watch.step(done, ""))?;
+            let fitted = fit(net, units, text, effort.rank, &mut |done, _| watch.step(done, ""))?;
             let mut trainee = Trainee::new(fitted);
             trainee.seconds = begun.elapsed().as_secs_f32();
             trainee.save(&path)?;
@@ -239,7 +239,6 @@ fn recovered(shop: &Workshop, net: &Net, levels: &[SubModel], watch: &mut dyn Wa
         };
         trainees.push((sub, trainee));
     }
-    drop(streams);
     let training = Training { steps: effort.train_steps, seed: effort.seed, ..Training::default() };
     if trainees.iter().any(|(_, trainee)| trainee.step < training.steps) {
         let windows = shop.windows(effort.train, 6)?;
@@ -257,9 +256,8 @@ fn recovered(shop: &Workshop, net: &Net, levels: &[SubModel], watch: &mut dyn Wa
     Ok(Recovered { adapters, steps, seconds })
 }
 
-/// The whole model's streams on the text that adapters are fitted on.
-pub(crate) fn fitting_text(shop: &Workshop, net: &Net) -> Result<Streams> {
+/// The text that adapters are fitted on.
+pub(crate) fn fitting_text(shop: &Workshop) -> Result<Batch> {
     let windows = shop.windows(shop.effort.fit, 7)?;
-    let ids = windows.all.iter().flat_map(|(_, ids)| ids).copied().collect();
-    Streams::of(net, crate::net::Batch { ids, tokens: windows.tokens })
+    Ok(Batch { ids: windows.all.iter().flat_map(|(_, ids)| ids).copied().collect(), tokens: windows.tokens })
 }

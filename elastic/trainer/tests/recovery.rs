@@ -8,7 +8,7 @@ use concertina_trainer::data::{Kind, Windows};
 use concertina_trainer::net::{Adapters, Batch, Net, Pass};
 use concertina_trainer::ops::head::{Mix, losses};
 use concertina_trainer::random::Random;
-use concertina_trainer::recover::fit::{Streams, fit};
+use concertina_trainer::recover::fit::fit;
 use concertina_trainer::recover::package::{restored, stored};
 use concertina_trainer::recover::train::{Trainee, Training};
 use concertina_trainer::teacher::{Lesson, lessons};
@@ -45,8 +45,7 @@ fn divergence(net: &Net, adapters: Option<&Adapters>, lessons: &[Lesson]) -> f32
 fn fitted(net: &Net, rank: usize) -> Adapters {
     let text = text(1);
     let ids = text.all.iter().flat_map(|(_, ids)| ids).copied().collect();
-    let streams = Streams::of(net, Batch { ids, tokens: text.tokens }).unwrap();
-    fit(net, &units(net), &streams, rank, &mut |_, _| {}).unwrap()
+    fit(net, &units(net), &Batch { ids, tokens: text.tokens }, rank, &mut |_, _| {}).unwrap()
 }
 
 #[test]

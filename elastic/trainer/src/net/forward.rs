@@ -125,6 +125,15 @@ impl<'a> Pass<'a> {
         }
     }
 
+    /// How many of those are kept.
+    pub(crate) fn kept(&self, layer: usize, site: Site) -> usize {
+        let spec = &self.net.spec;
+        match site {
+            Site::Heads => self.units[layer].groups * (spec.n_heads / spec.n_groups) * spec.head_dim,
+            _ => self.units[layer].neurons,
+        }
+    }
+
     /// `x` with those inputs through their matrix, and an adapter, added.
     pub(crate) fn output(
         &self,

@@ -1,13 +1,15 @@
 //! Adapters in closed form.
 //!
 //! Layer by layer, with what came before already cut and repaired: the adapter of a matrix is the map of given rank from
-//! its kept inputs to what is missing from the residual stream of the whole model (reduced-rank regression, with a
-//! ridge). The constant alone is the mean of what is missing (FLAP, arXiv 2312.11983). Rows are weighted so that each
-//! counts by its direction: the next thing that happens to the stream is a norm.
+//! its kept inputs to what the dropped ones would have added (reduced-rank regression, with a ridge). The constant alone
+//! is the mean of that (FLAP, arXiv 2312.11983). Rows are weighted so that each counts by its direction: the next thing
+//! that happens to the stream is a norm.
+//!
+//! Fitting to the whole model's stream instead, errors of earlier layers included, gave back less.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use candle_core::{Device, Tensor, Var};
-use concertina_elastic::{LayerShape, LayerUnits};
+use concertina_elastic::LayerUnits;
 
 use super::linalg::{cholesky, leading, solve};
 use crate::net::{Adapter, Adapters, Batch, LayerAdapters, Net, Pass, Site};
@@ -16,77 +18,37 @@ use crate::ops::to_vec;
 
 /// Ridge, in means of the inputs' squares.
 const RIDGE: f32 = 0.03;
-/// Share of the whole model's stream in what an adapter is fitted to.
-const PULL: f64 = 0.3;
 
-/// The whole model's residual stream on some text: after attention and after the MLP, of each layer.
-pub struct Streams {
-    batch: Batch,
-    middle: Vec<Tensor>,
-    after: Vec<Tensor>,
-}
-
-impl Streams {
-    /// Run the whole model.
-    ///
-    /// # Errors
-    /// Where candle refuses.
-    pub fn of(net: &Net, batch: Batch) -> Result<Self> {
-        let units = net.full();
-        let pass = Pass::new(net, &units, None)?;
-        let (mut middle, mut before) = (Vec::new(), Vec::new());
-        let mut last = None;
-        pass.hidden_seen(&batch, &mut |layer, site, x| {
-            match site {
-                Site::Residual => before.push(x.clone()),
-                Site::Middle => middle.push(x.clone()),
-                Site::Neurons if layer + 1 == net.layers.len() => last = Some(x.clone()),
-                _ => {}
-            }
-            Ok(None)
-        })?;
-        let mut after: Vec<Tensor> = before.into_iter().skip(1).collect();
-        let l = net.layers.len() - 1;
-        let (last, stream) = (last.context("the last layer's neurons")?, middle.last().context("no layers")?);
-        after.push(pass.output(l, Site::Neurons, stream, &last, &None)?);
-        Ok(Self { batch, middle, after })
-    }
-}
-
-/// Adapters of rank `rank` (0: constants alone) for all cut layers.
+/// Adapters of rank `rank` (0: constants alone) for all cut layers, from some text.
 ///
 /// # Errors
 /// Where candle refuses.
 pub fn fit(
     net: &Net,
     units: &[LayerUnits],
-    streams: &Streams,
+    batch: &Batch,
     rank: usize,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Adapters> {
-    let pass = Pass::new(net, units, None)?;
     let full = net.full();
-    let whole = Pass::new(net, &full, None)?;
-    let mut x = pass.embed(&streams.batch)?;
+    let (pass, whole) = (Pass::new(net, units, None)?, Pass::new(net, &full, None)?);
+    let mut x = pass.embed(batch)?;
     let mut layers = vec![LayerAdapters::default(); net.layers.len()];
-    let tokens = streams.batch.tokens;
     for l in 0..net.layers.len() {
-        let LayerShape { groups, neurons, .. } = net.shapes[l];
-        let cut = units[l] != LayerUnits { groups, neurons };
-        for (site, target) in [(Site::Heads, &streams.middle[l]), (Site::Neurons, &streams.after[l])] {
-            let inputs = pass.inputs(l, site, &x, tokens)?;
-            let before = x;
-            let y = pass.output(l, site, &before, &inputs, &None)?;
-            x = y.clone();
-            if cut {
-                let uncut = whole.output(l, site, &before, &whole.inputs(l, site, &before, tokens)?, &None)?;
-                // What the cut takes here, and a part of what all cuts before it did.
-                let pull = std::env::var("PULL").ok().and_then(|p| p.parse().ok()).unwrap_or(PULL);
-                let wanted = ((target * pull)? + (&uncut * (1.0 - pull))?)?;
-                let adapter = fit_one(&inputs, &(&wanted - &y)?, target, rank)?;
-                x = (x + adapter.apply(&inputs)?)?.detach();
-                *(if site == Site::Heads { &mut layers[l].o } else { &mut layers[l].down }) = Some(adapter);
+        for site in [Site::Heads, Site::Neurons] {
+            if units[l] == full[l] {
+                let inputs = pass.inputs(l, site, &x, batch.tokens)?;
+                x = pass.output(l, site, &x, &inputs, &None)?;
+                continue;
             }
+            let all = whole.inputs(l, site, &x, batch.tokens)?;
+            let uncut = whole.output(l, site, &x, &all, &None)?;
+            // A level is a prefix.
+            let inputs = all.narrow(1, 0, pass.kept(l, site))?.contiguous()?;
+            let y = pass.output(l, site, &x, &inputs, &None)?;
+            let adapter = fit_one(&inputs, &(&uncut - &y)?, &uncut, rank)?;
+            x = (y + adapter.apply(&inputs)?)?.detach();
+            *(if site == Site::Heads { &mut layers[l].o } else { &mut layers[l].down }) = Some(adapter);
         }
         progress(l + 1, net.layers.len());
     }

@@ -2,10 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
 use clap::{Args, ValueEnum};
-
-use crate::cli::GlobalArgs;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -64,7 +61,7 @@ pub enum DownFormat {
 }
 
 #[cfg(not(feature = "trainer"))]
-pub fn run(_: &GlobalArgs, _: &ElasticizeArgs) -> Result<()> {
+pub fn run(_: &crate::cli::GlobalArgs, _: &ElasticizeArgs) -> anyhow::Result<()> {
     anyhow::bail!(
         "this build of concertina has no trainer. Build one that has: \
          cargo build --release -p concertina-cli --features trainer"
