@@ -20,11 +20,17 @@ use crate::session::Session;
 
 const APP: &str = "bench";
 
+const EXAMPLES: &str = "\
+Examples:
+  concertina bench impact
+  concertina bench impact --tokens 1024 --answer 32 --json";
+
 /// Measure how much a call that needs no restore is slowed by what goes on behind its back.
 ///
 /// Two contexts: one takes in much text and returns, which leaves its chunks to be sealed and written; then, at once, the
 /// other is called, whose chunks are all in memory. The same call once all is written is its measure; they take turns.
 #[derive(Debug, Clone, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct ImpactArgs {
     /// Tokens that the first context takes in before each call
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(16..=2048))]
