@@ -9,8 +9,10 @@ use web_time::Instant;
 use super::keeper::kept;
 use super::{Served, Service, Switch};
 use crate::api::{Call, yield_now};
-use crate::forward::JOBS;
 use crate::{Answer, Error, GenerateOptions, Result};
+
+/// Chunks of others that go at once where there is no room to make a context's own narrower.
+const AT_ONCE: usize = 8;
 
 /// Hears of an answer as it grows, and may cancel it.
 type OnText<'a> = &'a mut dyn FnMut(&str) -> ControlFlow<()>;
@@ -276,7 +278,7 @@ impl Service {
         while changed < wanted.len() {
             // No room for the copies: somebody else's chunks go.
             let before = changed;
-            for _ in 0..JOBS.min(8) {
+            for _ in 0..AT_ONCE {
                 let Some(eviction) = self.manager.evict_one() else { break };
                 self.carry_out(&[eviction]).await?;
             }

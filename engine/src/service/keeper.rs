@@ -26,20 +26,12 @@ pub struct Outgoing {
     pub bytes: usize,
 }
 
-/// What became of chunks.
-struct Written {
-    context: u64,
-    /// Of all chunks that are on disk now; `None` where the store does not say.
-    readers: Option<Vec<ChunkReader>>,
-    failed: Vec<u32>,
-}
-
 /// The store, the thread that works on it, and what that thread has reported.
 pub struct Keeper {
     store: Arc<Mutex<Store>>,
     lane: Lane,
-    sender: UnboundedSender<Written>,
-    written: UnboundedReceiver<Written>,
+    sender: UnboundedSender<Report>,
+    written: UnboundedReceiver<Report>,
     /// Writes on their way, by context.
     pending: BTreeMap<u64, usize>,
 }
@@ -47,7 +39,9 @@ pub struct Keeper {
 /// What a write came to, for the books.
 pub struct Report {
     pub context: u64,
+    /// Of all chunks that are on disk now; `None` where the store does not say.
     pub readers: Option<Vec<ChunkReader>>,
+    /// Chunks that could not be written.
     pub failed: Vec<u32>,
 }
 
@@ -83,15 +77,16 @@ impl Keeper {
             let failed = put(&store, &app, context, level, layers, &chunks, &bytes);
             let readers = locked(&store, |store| store.readers(&app, ContextId(context)));
             let readers = readers.inspect_err(|e| log::warn!("chunks on disk: {e}")).ok();
-            let _ = sender.unbounded_send(Written { context, readers, failed });
+            let _ = sender.unbounded_send(Report { context, readers, failed });
         });
     }
 
     /// What was reported since the last time.
     pub fn reports(&mut self) -> Vec<Report> {
         let mut reports = Vec::new();
-        while let Ok(written) = self.written.try_recv() {
-            reports.push(self.count(written));
+        while let Ok(report) = self.written.try_recv() {
+            self.count(&report);
+            reports.push(report);
         }
         reports
     }
@@ -100,8 +95,9 @@ impl Keeper {
     pub async fn settle(&mut self, context: u64) -> Vec<Report> {
         let mut reports = self.reports();
         while self.pending.get(&context).is_some_and(|n| *n > 0) {
-            let Some(written) = self.written.next().await else { break };
-            reports.push(self.count(written));
+            let Some(report) = self.written.next().await else { break };
+            self.count(&report);
+            reports.push(report);
         }
         reports
     }
@@ -111,11 +107,10 @@ impl Keeper {
         self.pending.iter().filter(|(_, n)| **n > 0).map(|(context, _)| *context).collect()
     }
 
-    fn count(&mut self, written: Written) -> Report {
-        if let Some(n) = self.pending.get_mut(&written.context) {
+    fn count(&mut self, report: &Report) {
+        if let Some(n) = self.pending.get_mut(&report.context) {
             *n -= 1;
         }
-        Report { context: written.context, readers: written.readers, failed: written.failed }
     }
 }
 

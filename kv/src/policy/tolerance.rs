@@ -28,7 +28,7 @@ pub struct WidthErrors(pub [f64; 4]);
 impl Default for WidthErrors {
     /// How much narrower keys and values raised the perplexity of SmolLM2-135M and Qwen2.5-Coder-0.5B, the worst of two texts
     /// each, after the transform and without centres (`benches/kv-quality`): 0.1 % at 8 bits, 2.5 % at 4 bits, and more
-    /// than double at 2 bits. So a chunk goes to 2 bits only where another one with some eighty times its density gains by it.
+    /// than double at 2 bits. So a chunk goes to 2 bits only where another one with some 150 times its density gains by it.
     fn default() -> Self {
         Self([0.0, 0.001, 0.025, 1.9])
     }
