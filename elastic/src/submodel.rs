@@ -67,9 +67,32 @@ fn keep(all: usize, level: usize, step: usize) -> usize {
     (steps.max(1) * step).min(all)
 }
 
+impl SubModel {
+    /// Whether keys and values that `self` wrote can be read by `reader`. They can where no KV group of the reader's is
+    /// missing, and the level that wrote them is at most `slack` percent below the reader's: what more of the model computed
+    /// is at least as good as what the reader would compute itself.
+    pub fn feeds(&self, reader: &SubModel, slack: u32) -> bool {
+        let groups = self.layers.iter().zip(&reader.layers).all(|(wrote, reads)| wrote.groups >= reads.groups);
+        groups && self.layers.len() == reader.layers.len() && self.level + slack >= reader.level
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_smaller_model_reads_what_a_larger_one_wrote() {
+        let sub = |level, groups: &[usize]| SubModel {
+            level,
+            layers: groups.iter().map(|groups| LayerUnits { groups: *groups, neurons: 32 }).collect(),
+        };
+        let (whole, most, half) = (sub(100, &[3, 3]), sub(90, &[3, 3]), sub(50, &[3, 2]));
+        assert!(whole.feeds(&whole, 0) && whole.feeds(&half, 0) && most.feeds(&half, 0));
+        assert!(!half.feeds(&whole, 0) && !half.feeds(&most, 100), "a group is missing");
+        assert!(!most.feeds(&whole, 0) && most.feeds(&whole, 10) && !most.feeds(&whole, 9));
+        assert!(!whole.feeds(&sub(50, &[3]), 0));
+    }
 
     #[test]
     fn levels_keep_whole_steps_and_anchors_keep_all() {

@@ -123,6 +123,11 @@ fn cost(f: &Fields<'_>, load: &Load) -> Option<Cost> {
             // The exponential counts as one operation.
             plain(format!("{n}"), 3 * WORD * rows * n, 5 * rows * n)
         }
+        "adapter" => {
+            let (inputs, outputs) = (f.get("inputs")?, f.get("outputs")?);
+            let bytes = 8 * (inputs + outputs) + outputs + WORD * rows * (inputs + 2 * outputs);
+            plain(format!("{outputs}x8x{inputs}"), bytes, 16 * rows * (inputs + outputs))
+        }
         "rope_kv" => {
             let (heads, kept, d) = (f.get("heads")?, f.get("kept")?, f.get("head_dim")?);
             let written = heads * d * WORD + 2 * kept * d * page_bits(variant) / 8;

@@ -27,6 +27,7 @@
 //! conversation with their keys and values, [`Answer`] what came of a call and what it cost. After a lost device
 //! ([`Error::DeviceLost`]) the next call opens a new one; contexts keep their tokens.
 
+mod adapters;
 mod api;
 mod backend;
 mod cost;
@@ -42,7 +43,7 @@ pub mod service;
 pub mod tune;
 mod weights;
 
-pub use api::{Answer, Context, Engine, Finish, GenerateOptions, Options, Sampling};
+pub use api::{Answer, Context, Engine, Finish, GenerateOptions, Options, Sampling, package_hash};
 pub use backend::{Backend, BufferLimits, Counters, Prepared, Restrictions};
 pub use concertina_elastic as elastic;
 pub use concertina_elastic::{LayerShape, LayerUnits, SubModel};

@@ -106,6 +106,26 @@ params! {
         run_step: u32,
     }
 
+    /// Parameters of `adapter`.
+    AdapterParams {
+        /// Inputs of A, a multiple of 4: a prefix of x.
+        inputs: u32,
+        /// Outputs of B, a multiple of 4.
+        outputs: u32,
+        /// Features between two rows of x, a multiple of 4.
+        x_stride: u32,
+        /// Features between two rows of y, a multiple of 4.
+        y_stride: u32,
+        /// 1: batches have two rows at most.
+        few: u32,
+        /// Padding.
+        pad0: u32,
+        /// Padding.
+        pad1: u32,
+        /// Padding.
+        pad2: u32,
+    }
+
     /// Parameters of every kernel that multiplies with weights (`matmul`, `matvec` and those named after them). Feature f of this part lies at
     /// `row * y_stride + y_offset + f / y_run * y_step + f % y_run`.
     MatmulParams {

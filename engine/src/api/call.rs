@@ -6,7 +6,6 @@ use concertina_formats::StreamState;
 use concertina_shaders::Sampler;
 use web_time::Instant;
 
-use super::levels::check_level;
 use super::{Answer, Context, Engine, Finish, GenerateOptions};
 use crate::forward::Tail;
 use crate::{Error, Result};
@@ -31,7 +30,7 @@ impl Call {
     ) -> Result<Self> {
         let start = Instant::now();
         let sampler = options.sampling.sampler()?;
-        check_level(options.level)?;
+        let options = GenerateOptions { level: engine.level_run(options.level)?, ..options.clone() };
         engine.check_tokens(tokens)?;
         let total = context.tokens.len() + tokens.len();
         if total == 0 {
@@ -54,7 +53,7 @@ impl Call {
             tpot_ms: 0.0,
         };
         let text = StreamState::new(engine.tokenizer());
-        Ok(Self { options: options.clone(), sampler, start, answer, text, prefilled: false })
+        Ok(Self { options, sampler, start, answer, text, prefilled: false })
     }
 
     /// Count time from an earlier moment.

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::task::Poll;
 
 use concertina_elastic::SubModel;
+use concertina_elastic::package::LevelAdapters;
 use concertina_formats::{ChatMessage, Model, Tokenizer};
 use concertina_kv::{Arena, SlotPool};
 
@@ -22,6 +23,12 @@ pub struct Engine {
     pub(crate) generation: u64,
     /// Sub-models that were set, to be set again on a new device.
     pub(crate) sub_models: Vec<SubModel>,
+    /// Their recovery adapters, likewise.
+    pub(crate) adapters: Vec<LevelAdapters>,
+    /// Levels of a package that is in use, rising.
+    pub(crate) table: Vec<u32>,
+    /// Hash of that package.
+    pub(crate) package: Option<[u8; 32]>,
 }
 
 /// What is lost with a device.
@@ -47,7 +54,16 @@ impl Engine {
     /// # Errors
     /// If no adapter is found or the model does not fit the device.
     pub async fn load(model: Model, options: Options, progress: &mut dyn FnMut(u64, u64)) -> Result<Self> {
-        let mut engine = Self { model, options, device: None, generation: 0, sub_models: Vec::new() };
+        let mut engine = Self {
+            model,
+            options,
+            device: None,
+            generation: 0,
+            sub_models: Vec::new(),
+            adapters: Vec::new(),
+            table: Vec::new(),
+            package: None,
+        };
         engine.open_device(progress).await?;
         Ok(engine)
     }
@@ -75,6 +91,9 @@ impl Engine {
         let mut forward = Forward::load(&mut backend, &self.model, capacity, table, progress).await?;
         for sub in &self.sub_models {
             forward.set_sub_model(sub.clone())?;
+        }
+        for adapters in &self.adapters {
+            forward.set_adapters(&mut backend, adapters)?;
         }
         let capacity = forward.capacity();
         let kv = KvState {

@@ -1,6 +1,6 @@
 //! Levels: which units of the model each keeps.
 
-use concertina_elastic::package::Package;
+use concertina_elastic::package::{LevelAdapters, Package};
 use concertina_elastic::{LayerShape, SubModel};
 
 use super::Engine;
@@ -18,7 +18,7 @@ impl Engine {
     /// # Errors
     /// If the level is not between 1 and 100, or no device is open.
     pub fn sub_model(&mut self, level: u32) -> Result<SubModel> {
-        check_level(level)?;
+        let level = self.level_run(level)?;
         let device = self.device.as_mut().ok_or_else(|| Error::DeviceLost("no device is open".into()))?;
         Ok(device.forward.sub_model(level).clone())
     }
@@ -43,18 +43,21 @@ impl Engine {
         let device = self.device.as_mut().ok_or_else(|| Error::DeviceLost("no device is open".into()))?;
         device.forward.set_sub_model(sub.clone())?;
         self.sub_models.retain(|old| old.level != sub.level);
+        self.adapters.retain(|old| old.level != sub.level);
         self.sub_models.push(sub);
         Ok(())
     }
 }
 
 impl Engine {
-    /// Use the level table of a package from now on: each of its levels keeps the units that were searched for. The model must
-    /// be the one whose units lie in the package's order. Its recovery adapters are not used yet.
+    /// Use a package from now on: each of its levels keeps the units that were searched for, with the recovery adapters
+    /// beside them. The model must be the one whose units lie in the package's order; whoever knows its file compares
+    /// [`ModelId::permuted_blake3`](concertina_elastic::package::ModelId). Levels between those of the table run as the next
+    /// lower one, those below the first as the first.
     ///
     /// # Errors
-    /// If the package is for a model of other sizes.
-    pub fn use_levels(&mut self, package: &Package) -> Result<()> {
+    /// If the package is for a model of other sizes, or adapters are of a rank that the kernel does not take.
+    pub fn use_package(&mut self, package: &Package) -> Result<()> {
         let (spec, shape) = (&self.model.spec, &package.shape);
         let ours = [spec.layers.len(), spec.dim, spec.n_heads, spec.head_dim, spec.n_groups, spec.ffn];
         let theirs = [shape.layers, shape.dim, shape.heads, shape.head_dim, shape.groups, shape.neurons];
@@ -64,11 +67,54 @@ impl Engine {
                  (layers, width, heads, dimensions of a head, groups, neurons)"
             )));
         }
-        package.levels.iter().try_for_each(|sub| self.set_sub_model(sub.clone()))
+        package.levels.iter().try_for_each(|sub| self.set_sub_model(sub.clone()))?;
+        package.adapters.iter().try_for_each(|adapters| self.set_adapters(adapters.clone()))?;
+        self.package = Some(package_hash(package)?);
+        self.table = package.levels.iter().map(|sub| sub.level).collect();
+        Ok(())
+    }
+
+    /// Without the recovery adapters that [`Engine::use_package`] brought: for measurements.
+    pub fn drop_adapters(&mut self) -> Result<()> {
+        self.adapters.clear();
+        let subs = self.sub_models.clone();
+        subs.into_iter().try_for_each(|sub| self.set_sub_model(sub))
+    }
+
+    fn set_adapters(&mut self, adapters: LevelAdapters) -> Result<()> {
+        let device = self.device.as_mut().ok_or_else(|| Error::DeviceLost("no device is open".into()))?;
+        device.forward.set_adapters(&mut device.backend, &adapters)?;
+        self.adapters.retain(|old| old.level != adapters.level);
+        self.adapters.push(adapters);
+        Ok(())
+    }
+
+    /// Levels of the package's table, rising; empty without one.
+    pub fn levels(&self) -> &[u32] {
+        &self.table
+    }
+
+    /// The level that runs where `level` is asked for: itself without a table, else the table's next lower one.
+    ///
+    /// # Errors
+    /// If the level is not between 1 and 100.
+    pub fn level_run(&self, level: u32) -> Result<u32> {
+        check_level(level)?;
+        let below = self.table.iter().rev().find(|of_table| **of_table <= level);
+        Ok(below.or(self.table.first()).copied().unwrap_or(level))
     }
 }
 
-pub(crate) fn check_level(level: u32) -> Result<()> {
+/// A hash of all that a package holds.
+///
+/// # Errors
+/// If it cannot be written as a file.
+pub fn package_hash(package: &Package) -> Result<[u8; 32]> {
+    let bytes = package.to_bytes().map_err(|e| Error::Invalid(e.to_string()))?;
+    Ok(*blake3::hash(&bytes).as_bytes())
+}
+
+fn check_level(level: u32) -> Result<()> {
     if (1..=100).contains(&level) {
         return Ok(());
     }

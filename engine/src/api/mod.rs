@@ -16,5 +16,5 @@ pub(crate) use call::Call;
 pub use context::Context;
 pub use engine::Engine;
 pub(crate) use engine::yield_now;
-pub(crate) use levels::check_level;
+pub use levels::package_hash;
 pub use options::{GenerateOptions, Options, Sampling};

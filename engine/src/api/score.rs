@@ -1,6 +1,5 @@
 //! Logits and likelihoods of given tokens.
 
-use super::levels::check_level;
 use super::{Context, Engine};
 use crate::forward::{OutRow, Tail};
 use crate::{Error, Result};
@@ -129,7 +128,7 @@ impl Engine {
         density: bool,
         mut wanted: impl FnMut(usize, usize) -> Vec<(usize, u32)>,
     ) -> Result<Vec<(Vec<usize>, Vec<u8>)>> {
-        check_level(level)?;
+        let level = self.level_run(level)?;
         self.check_tokens(tokens)?;
         self.device().await?;
         let limit = self.limit_of(context);

@@ -1,14 +1,17 @@
 //! Recordings: the layers of a sub-model, the head, sampling, scoring.
 
-use concertina_elastic::SubModel;
+use concertina_elastic::package::Site;
+use concertina_elastic::{LayerUnits, SubModel};
 use concertina_formats::{Activation, ModelSpec, RopeStyle};
 use concertina_kv::Widths;
 use concertina_shaders::{
-    AttnParams, EmbedParams, GatherParams, GluParams, MatmulParams, NormParams, QuantParams, RopeParams, SampleParams,
+    AdapterParams, AttnParams, EmbedParams, GatherParams, GluParams, MatmulParams, NormParams, QuantParams, RopeParams,
+    SampleParams,
 };
 
 use super::buffers::RECENT;
 use super::{Buffers, Kernels};
+use crate::adapters::{AdapterWeights, LevelWeights};
 use crate::record::{Recording, Slice, Work};
 use crate::tune::{Family, Shape};
 use crate::weights::{Cut, LayerWeights, Matrix, Weights};
@@ -191,8 +194,9 @@ impl Recorder<'_> {
         }
     }
 
-    fn layer(&mut self, index: usize, w: &LayerWeights, groups: usize, neurons: usize, rows: usize) -> Result<()> {
+    fn layer(&mut self, index: usize, w: &LayerWeights, kept: Kept<'_>, rows: usize) -> Result<()> {
         let (spec, b) = (self.spec, self.buffers);
+        let LayerUnits { groups, neurons } = kept.units;
         let heads_per_group = spec.n_heads / spec.n_groups;
         let heads = groups * heads_per_group;
         let hq = spec.n_heads * spec.head_dim;
@@ -276,12 +280,14 @@ impl Recorder<'_> {
         self.recording.push(self.kernels.best("attn_share"), &attn, &args, [Work::DensityChunks, Work::Rows]);
 
         let cols = heads * spec.head_dim;
-        self.residual(&w.o, b.attended, cols, w.post_attn_norm)?;
+        let adapter = kept.adapters.and_then(|level| level.get(index, Site::O));
+        self.residual(&w.o, b.attended, cols, adapter, w.post_attn_norm)?;
 
-        self.mlp(w, neurons)
+        let adapter = kept.adapters.and_then(|level| level.get(index, Site::Down));
+        self.mlp(w, neurons, adapter)
     }
 
-    fn mlp(&mut self, w: &LayerWeights, neurons: usize) -> Result<()> {
+    fn mlp(&mut self, w: &LayerWeights, neurons: usize, adapter: Option<AdapterWeights>) -> Result<()> {
         let (spec, b) = (self.spec, self.buffers);
         let (x, norm) = self.normed(b.hidden, w.ffn_norm);
         if let [both] = &w.gate_up[..] {
@@ -301,7 +307,7 @@ impl Recorder<'_> {
             let work = [Work::Fixed(neurons as u32), Work::Rows];
             self.recording.push(self.kernels.best("glu"), &glu, &[b.up, b.gate], work);
         }
-        self.residual(&w.down, b.gate, neurons, w.post_ffn_norm)
+        self.residual(&w.down, b.gate, neurons, adapter, w.post_ffn_norm)
     }
 
     /// What a product of the normed `x` takes: x and the gains for a row or two, where a dispatch costs more than norming
@@ -314,18 +320,58 @@ impl Recorder<'_> {
         (self.buffers.normed, None)
     }
 
-    /// hidden += W x over the first `k` input features, normed on the way if the model does so.
-    fn residual(&mut self, w: &Matrix, x: Slice, k: usize, post_norm: Option<Slice>) -> Result<()> {
+    /// hidden += W x over the first `k` input features, with what its adapter adds, normed on the way if the model does so.
+    fn residual(
+        &mut self,
+        w: &Matrix,
+        x: Slice,
+        k: usize,
+        adapter: Option<AdapterWeights>,
+        post_norm: Option<Slice>,
+    ) -> Result<()> {
         let b = self.buffers;
+        let x_stride = w.layout.cols;
         match post_norm {
-            None => self.product(Product { k, accumulate: true, ..Product::new(w, x, b.hidden) }),
+            None => {
+                self.product(Product { k, accumulate: true, ..Product::new(w, x, b.hidden) })?;
+                self.adapter(adapter, x, x_stride, b.hidden)
+            }
             Some(weight) => {
                 self.product(Product { k, ..Product::new(w, x, b.projected) })?;
+                self.adapter(adapter, x, x_stride, b.projected)?;
                 self.norm(b.projected, weight, b.hidden, true, false);
                 Ok(())
             }
         }
     }
+}
+
+impl Recorder<'_> {
+    /// y += Bᵀ(A x) + c.
+    fn adapter(&mut self, adapter: Option<AdapterWeights>, x: Slice, x_stride: usize, y: Slice) -> Result<()> {
+        let Some(adapter) = adapter else { return Ok(()) };
+        if adapter.outputs != self.spec.dim {
+            return Err(Error::Invalid(format!("an adapter of {} outputs, not {}", adapter.outputs, self.spec.dim)));
+        }
+        let params = AdapterParams {
+            inputs: adapter.inputs as u32,
+            outputs: adapter.outputs as u32,
+            x_stride: x_stride as u32,
+            y_stride: self.spec.dim as u32,
+            few: u32::from(self.family == Family::Narrow),
+            ..Default::default()
+        };
+        let args = [x, adapter.codes, adapter.scales, y];
+        self.recording.push(self.kernels.best("adapter"), &params, &args, [Work::Fixed(1), Work::Rows]);
+        Ok(())
+    }
+}
+
+/// What a sub-model keeps of a layer.
+#[derive(Clone, Copy)]
+struct Kept<'a> {
+    units: LayerUnits,
+    adapters: Option<&'a LevelWeights>,
 }
 
 /// Dimensions of a block of the Walsh-Hadamard transform: the largest power of two that divides a head.
@@ -353,13 +399,14 @@ pub fn layers(
     buffers: &Buffers,
     weights: &Weights,
     sub: &SubModel,
+    adapters: Option<&LevelWeights>,
     of: Of,
 ) -> Result<Recording> {
     let Of { family, widths, rotate } = of;
     let mut recorder = Recorder { spec, kernels, buffers, family, rotate, widths, recording: Recording::default() };
     recorder.embed(&weights.embed);
     for (i, (layer, units)) in weights.layers.iter().zip(&sub.layers).enumerate() {
-        recorder.layer(i, layer, units.groups, units.neurons, rows)?;
+        recorder.layer(i, layer, Kept { units: *units, adapters }, rows)?;
     }
     Ok(recorder.recording)
 }

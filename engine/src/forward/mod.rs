@@ -14,10 +14,12 @@ pub use kernels::Kernels;
 
 use std::collections::HashMap;
 
+use concertina_elastic::package::{LevelAdapters, Site};
 use concertina_elastic::{LayerShape, LayerUnits, SubModel};
 use concertina_formats::{Model, ModelSpec};
 use concertina_kv::Widths;
 
+use crate::adapters::LevelWeights;
 use crate::tune::{Family, Table};
 use crate::weights::{self, LayerWeights, Matrix, Progress, Weights};
 use crate::{Backend, Error, Prepared, Result};
@@ -43,6 +45,7 @@ pub struct Forward {
     weights: Weights,
     inv_freq: Vec<Vec<f64>>,
     sub_models: HashMap<u32, SubModel>,
+    adapters: HashMap<u32, LevelWeights>,
     /// Embedding to the last residual.
     layers: HashMap<LayersKey, Prepared>,
     head: HashMap<Family, Prepared>,
@@ -84,6 +87,7 @@ impl Forward {
             weights,
             inv_freq,
             sub_models: HashMap::new(),
+            adapters: HashMap::new(),
             layers: HashMap::new(),
             head: HashMap::new(),
             sample,
@@ -118,7 +122,30 @@ impl Forward {
             }
         }
         self.layers.retain(|(level, ..), _| *level != sub.level);
+        self.adapters.remove(&sub.level);
         self.sub_models.insert(sub.level, sub);
+        Ok(())
+    }
+
+    /// Use recovery adapters for their level, whose sub-model has been set, from now on.
+    pub fn set_adapters(&mut self, backend: &mut Backend, adapters: &LevelAdapters) -> Result<()> {
+        let sub = self.sub_model(adapters.level).clone();
+        let heads_cols = self.spec.n_heads / self.spec.n_groups * self.spec.head_dim;
+        for (layer, site, adapter) in &adapters.sites {
+            let inputs = sub.layers.get(*layer).map(|units| match site {
+                Site::O => units.groups * heads_cols,
+                Site::Down => units.neurons,
+            });
+            if inputs != Some(adapter.inputs) || adapter.outputs != self.spec.dim {
+                return Err(Error::Invalid(format!(
+                    "the adapter of level {} beside {site:?} of layer {layer} is of another shape than that level",
+                    adapters.level
+                )));
+            }
+        }
+        let weights = LevelWeights::upload(backend, adapters, self.spec.layers.len())?;
+        self.layers.retain(|(level, ..), _| *level != adapters.level);
+        self.adapters.insert(adapters.level, weights);
         Ok(())
     }
 
@@ -192,7 +219,9 @@ impl Forward {
             let sub = &self.sub_models[&level];
             let of = layers::Of { family: key.1, widths: key.2, rotate: self.capacity.rotate };
             let rows = self.capacity.rows;
-            let recording = layers::layers(&self.spec, rows, &self.kernels, &self.buffers, &self.weights, sub, of)?;
+            let adapters = self.adapters.get(&level);
+            let (spec, kernels) = (&self.spec, &self.kernels);
+            let recording = layers::layers(spec, rows, kernels, &self.buffers, &self.weights, sub, adapters, of)?;
             self.layers.insert(key, backend.prepare(recording)?);
         }
         Ok(key)

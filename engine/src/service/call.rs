@@ -109,7 +109,7 @@ impl Service {
 
     /// Find the context, as it is after all calls before.
     async fn begin(&mut self, app: &str, context: ContextId, level: u32) -> Result<u64> {
-        crate::api::check_level(level)?;
+        let level = self.engine.level_run(level)?;
         self.recover().await?;
         self.load(app, context).await?;
         self.sync_device().await?;
@@ -141,8 +141,9 @@ impl Service {
         let sub = self.engine.sub_model(level)?;
         let entry = self.entry_mut(key)?;
         entry.context.unpark()?;
-        // What is read was written by this level: `use_level` has seen to it.
+        // What is there can be read at this level: `use_level` has seen to it.
         entry.context.written_by = Some(sub);
+        entry.entered = entry.context.table.tokens();
         self.restore(key, &plan.restore, &mut switch).await?;
         switch.ready_ms = start.elapsed().as_secs_f64() * 1e3;
         Ok(switch)
@@ -265,6 +266,7 @@ impl Service {
     async fn settle_chunks(&mut self, key: u64, now: u64) -> Result<Vec<u32>> {
         let entry = self.entries.get_mut(&key).ok_or_else(unknown)?;
         let (rows, written) = (entry.context.density_rows, entry.context.table.tokens());
+        entry.computed_to(written);
         if rows > 0 {
             let shares = self.engine.density(&entry.context).await?;
             entry.observe(written - rows, rows, &shares);
@@ -318,6 +320,7 @@ impl Service {
         entry.context.drop_kv(stored.saturating_sub(1));
         let left = entry.context.table.tokens();
         entry.forget(left.div_ceil(CHUNK_TOKENS));
+        entry.levels.truncate(left.div_ceil(CHUNK_TOKENS));
         entry.context.park();
         let used_ms = entry.used_ms;
         self.manager.truncate(key, left);

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use concertina_formats::ChatMessage;
+use concertina_kv::CHUNK_TOKENS;
 use concertina_kv::store::{ContextId, ContextInfo, Error as StoreError};
-use concertina_kv::{CHUNK_TOKENS, Width};
 
 use super::{ContextUsage, Entry, Residence, Service};
 use crate::{Context, Error, Result};
@@ -80,6 +80,7 @@ impl Service {
         (entry.stored, entry.used_ms) = (entry.context.tokens.len(), now);
         let left = entry.context.table.tokens();
         entry.forget(left.div_ceil(CHUNK_TOKENS));
+        entry.levels.truncate(left.div_ceil(CHUNK_TOKENS));
         self.manager.truncate(key, left);
         self.refresh(app, context).await?;
         Ok(from - keep)
@@ -223,12 +224,13 @@ impl Service {
         let parked = Context::parked(kv, self.generation, tokens, written);
         let mut entry = Entry::new(app, parked, info.created_ms);
         (entry.pinned, entry.used_ms) = (info.pinned, info.used_ms);
-        entry.level = readers.first().map_or(100, |reader| u32::from(reader.level()));
         entry.set_readers(readers);
         entry.recall_densities();
-        let disk: Vec<(Option<Width>, f64)> = entry.on_disk();
+        entry.recall_levels();
+        // The call that follows says at which level.
+        let (disk, pinned, used_ms) = (entry.on_disk(|_| true), entry.pinned, entry.used_ms);
         self.manager.add(context.0, &disk);
-        self.manager.pin(context.0, entry.pinned, entry.used_ms);
+        self.manager.pin(context.0, pinned, used_ms);
         self.entries.insert(context.0, entry);
         Ok(())
     }
@@ -262,7 +264,17 @@ impl Service {
             _ => Residence::Partly,
         };
         let entry = self.entries.get(&info.id.0);
+        let levels = entry.map_or_else(
+            || info.levels.clone(),
+            |entry| {
+                let kept = state.iter().zip(&entry.levels).filter(|((memory, disk), _)| memory.or(*disk).is_some());
+                let mut levels = BTreeMap::new();
+                kept.for_each(|(_, level)| *levels.entry(*level).or_default() += 1);
+                levels
+            },
+        );
         ContextUsage {
+            levels,
             app: app.to_owned(),
             id: info.id,
             tokens: info.tokens,

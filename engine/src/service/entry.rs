@@ -13,8 +13,12 @@ pub struct Entry {
     pub context: Context,
     /// Tokens that are durable. The context has more while a call runs.
     pub stored: usize,
-    /// Level of the sub-model that computed its chunks.
+    /// Level of the call that runs, or of the last one.
     pub level: u32,
+    /// Level that computed each chunk, in memory or on disk: the lowest of its tokens'.
+    pub levels: Vec<u32>,
+    /// Tokens with keys and values when the call entered.
+    pub entered: usize,
     pub pinned: bool,
     pub used_ms: u64,
     /// Chunks on disk.
@@ -34,8 +38,8 @@ impl Entry {
     pub fn new(app: &str, context: Context, used_ms: u64) -> Self {
         let stored = context.tokens.len();
         let readers = BTreeMap::new();
-        let (level, pinned, shares) = (100, false, Vec::new());
-        Self { app: app.into(), context, stored, level, pinned, used_ms, readers, shares }
+        let (level, entered, levels, pinned, shares) = (100, 0, Vec::new(), false, Vec::new());
+        Self { app: app.into(), context, stored, level, levels, entered, pinned, used_ms, readers, shares }
     }
 
     /// The chunks that are on disk.
@@ -43,13 +47,30 @@ impl Entry {
         self.readers = readers.into_iter().map(|reader| (reader.index() as u32, reader)).collect();
     }
 
-    /// Width on disk and density of each chunk whose keys and values were computed at the entry's level.
-    pub fn on_disk(&self) -> Vec<(Option<Width>, f64)> {
+    /// Only what is on disk is left: take the levels from there.
+    pub fn recall_levels(&mut self) {
+        let of = |i: usize| self.readers.get(&(i as u32)).map_or(100, |reader| u32::from(reader.level()));
+        self.levels = (0..self.context.table.entries().len()).map(of).collect();
+    }
+
+    /// The running call has computed keys and values up to `written` tokens, at its level.
+    pub fn computed_to(&mut self, written: usize) {
+        let (level, chunks) = (self.level, written.div_ceil(CHUNK_TOKENS));
+        self.levels.resize(chunks, level);
+        let first = self.entered / CHUNK_TOKENS;
+        for (i, of_chunk) in self.levels.iter_mut().enumerate().skip(first) {
+            let continued = i == first && !self.entered.is_multiple_of(CHUNK_TOKENS);
+            *of_chunk = if continued { level.min(*of_chunk) } else { level };
+        }
+    }
+
+    /// Width on disk and density of each chunk. A level whose chunks the call at hand cannot read is told by `reads`.
+    pub fn on_disk(&self, reads: impl Fn(u32) -> bool) -> Vec<(Option<Width>, f64)> {
         let written = self.context.table.tokens();
         let of = |i: usize| {
             // A power cut may have kept tokens that its chunk does not hold.
             let needed = (written - i * CHUNK_TOKENS).min(CHUNK_TOKENS);
-            let fits = |reader: &&ChunkReader| u32::from(reader.level()) == self.level && reader.tokens() >= needed;
+            let fits = |reader: &&ChunkReader| reads(u32::from(reader.level())) && reader.tokens() >= needed;
             let reader = self.readers.get(&(i as u32)).filter(fits);
             (reader.map(ChunkReader::width), self.density(i))
         };

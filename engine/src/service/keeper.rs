@@ -18,6 +18,8 @@ const BATCH: usize = 8;
 #[derive(Debug, Clone, Copy)]
 pub struct Outgoing {
     pub index: u32,
+    /// Level that computed it.
+    pub level: u32,
     /// Tokens whose keys and values it holds.
     pub tokens: usize,
     pub width: Width,
@@ -67,14 +69,14 @@ impl Keeper {
     }
 
     /// Write chunks behind the caller's back. `bytes`: of all of them, one after the other.
-    pub fn write(&mut self, app: &str, context: u64, level: u32, layers: usize, chunks: Vec<Outgoing>, bytes: Vec<u8>) {
+    pub fn write(&mut self, app: &str, context: u64, layers: usize, chunks: Vec<Outgoing>, bytes: Vec<u8>) {
         if chunks.is_empty() {
             return;
         }
         *self.pending.entry(context).or_default() += 1;
         let (store, sender, app) = (Arc::clone(&self.store), self.sender.clone(), app.to_owned());
         self.lane.run(move || {
-            let failed = put(&store, &app, context, level, layers, &chunks, &bytes);
+            let failed = put(&store, &app, context, layers, &chunks, &bytes);
             let readers = locked(&store, |store| store.readers(&app, ContextId(context)));
             let readers = readers.inspect_err(|e| log::warn!("chunks on disk: {e}")).ok();
             let _ = sender.unbounded_send(Report { context, readers, failed });
@@ -119,15 +121,7 @@ fn locked<R>(store: &Mutex<Store>, job: impl FnOnce(&mut Store) -> R) -> R {
 }
 
 /// Returns the chunks that could not be written.
-fn put(
-    store: &Mutex<Store>,
-    app: &str,
-    context: u64,
-    level: u32,
-    layers: usize,
-    chunks: &[Outgoing],
-    bytes: &[u8],
-) -> Vec<u32> {
+fn put(store: &Mutex<Store>, app: &str, context: u64, layers: usize, chunks: &[Outgoing], bytes: &[u8]) -> Vec<u32> {
     let (mut failed, mut at) = (Vec::new(), 0);
     for batch in chunks.chunks(BATCH) {
         let mut slices = Vec::with_capacity(batch.len() * layers);
@@ -141,7 +135,7 @@ fn put(
             .map(|(chunk, layers)| ChunkPut {
                 index: chunk.index as usize,
                 tokens: chunk.tokens,
-                level: level as u16,
+                level: chunk.level as u16,
                 width: chunk.width,
                 density: chunk.density,
                 layers,

@@ -88,7 +88,8 @@ impl Service {
                 let len = self.geometry.chunk_bytes(place.width) as usize;
                 let density = entry.density(*index as usize) as f32;
                 let tokens = (entry.context.table.tokens() - *index as usize * CHUNK_TOKENS).min(CHUNK_TOKENS);
-                outgoing.push(Outgoing { index: *index, tokens, width: place.width, density, bytes: len });
+                let level = entry.levels.get(*index as usize).copied().unwrap_or(entry.level);
+                outgoing.push(Outgoing { index: *index, level, tokens, width: place.width, density, bytes: len });
                 places.push(place);
                 bytes += len;
                 if bytes >= GATHER_BYTES {
@@ -96,10 +97,10 @@ impl Service {
                 }
             }
             rest = &rest[taken..];
-            let (app, level) = (entry.app.clone(), entry.level);
+            let app = entry.app.clone();
             let device = self.engine.device().await?;
             let contents = device.forward.read_chunks(&mut device.backend, &places).await?;
-            self.keeper.write(&app, key, level, layers, outgoing, contents);
+            self.keeper.write(&app, key, layers, outgoing, contents);
         }
         Ok(())
     }
@@ -141,16 +142,43 @@ impl Service {
         tokens.truncate(entry.stored);
         let written = tokens.len().saturating_sub(1);
         entry.context = Context::parked(kv, generation, tokens, written);
-        let (chunks, pinned, used_ms) = (entry.on_disk(), entry.pinned, entry.used_ms);
+        let (pinned, used_ms, level) = (entry.pinned, entry.used_ms, entry.level);
+        entry.recall_levels();
+        let chunks = self.chunks_on_disk(key, level);
         self.manager.add(key, &chunks);
         self.manager.pin(key, pinned, used_ms);
     }
 
-    /// Chunks of another level are of no use to this one: they are computed anew, and their places are free.
+    /// Width on disk and density of each chunk of a context, of those that a call at `level` can read.
+    pub(super) fn chunks_on_disk(&mut self, key: u64, level: u32) -> Vec<(Option<Width>, f64)> {
+        let readable = self.readable_by(level);
+        self.entries.get(&key).map_or_else(Vec::new, |entry| entry.on_disk(|wrote| readable.contains(&wrote)))
+    }
+
+    /// Levels whose keys and values a call at `level` can read. A level that cannot be told, for no device is open, cannot.
+    fn readable_by(&mut self, level: u32) -> Vec<u32> {
+        let slack = self.options.level_slack;
+        let Ok(reader) = self.engine.sub_model(level) else { return Vec::new() };
+        let feeds = |wrote: &u32| self.engine.sub_model(*wrote).is_ok_and(|wrote| wrote.feeds(&reader, slack));
+        (level.saturating_sub(slack).max(1)..=100).filter(feeds).collect()
+    }
+
+    /// A call at `level` begins: chunks that it cannot read are computed anew, and their places are free. Others stay,
+    /// whatever level wrote them.
     pub(super) fn use_level(&mut self, key: u64, level: u32) -> Result<()> {
         let entry = self.entry_mut(key)?;
-        if std::mem::replace(&mut entry.level, level) != level {
-            self.reset(key);
+        entry.level = level;
+        let found: std::collections::BTreeSet<u32> = entry.levels.iter().copied().collect();
+        if found.iter().all(|wrote| *wrote == level) {
+            return Ok(());
+        }
+        let readable = self.readable_by(level);
+        let entry = self.entries.get_mut(&key).ok_or(Error::Store(concertina_kv::store::Error::UnknownContext))?;
+        for (index, wrote) in (0_u32..).zip(&entry.levels) {
+            if !readable.contains(wrote) {
+                entry.context.evict(index as usize);
+                self.manager.stale((key, index));
+            }
         }
         Ok(())
     }

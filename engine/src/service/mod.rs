@@ -80,7 +80,7 @@ impl Service {
     /// # Errors
     /// If the model cannot be read, the device fails, or the system grants no threads.
     pub async fn open(mut engine: Engine, store: Store, options: ServiceOptions) -> Result<Self> {
-        let model = model_id(&engine.model)?;
+        let model = model_id(&engine.model, engine.package)?;
         let geometry = geometry(&engine.model.spec, engine.options.exact);
         let budget = memory_budget(&mut engine, geometry).await?;
         let features = options.policy.features();
@@ -168,6 +168,21 @@ impl Service {
         Ok(())
     }
 
+    /// In idle time: bring the context that was used last, of those with chunks of a smaller sub-model, up to the whole model.
+    /// `None`: there is nothing to do.
+    ///
+    /// # Errors
+    /// As [`Service::prewarm`].
+    pub async fn upgrade(&mut self) -> Result<Option<ContextId>> {
+        self.recover().await?;
+        let low = |entry: &&Entry| entry.levels.iter().any(|level| *level < 100);
+        let found = self.entries.iter().filter(|(_, entry)| low(entry)).max_by_key(|(_, entry)| entry.used_ms);
+        let Some((key, entry)) = found else { return Ok(None) };
+        let (id, app) = (ContextId(*key), entry.app.clone());
+        self.prewarm(&app, id, 100).await?;
+        Ok(Some(id))
+    }
+
     /// Make chunks durable too. Tokens are so whenever a call returns.
     ///
     /// # Errors
@@ -204,12 +219,14 @@ async fn memory_budget(engine: &mut Engine, geometry: KvGeometry) -> Result<u64>
     Ok(all.saturating_sub((all / 16).min(16 * chunk)))
 }
 
-/// What a model's contexts are marked with: a hash of everything that its files hold.
+/// What a model's contexts are marked with: a hash of everything that its files hold, and of the package that says what its
+/// levels compute.
 ///
 /// # Errors
 /// If a file cannot be read.
-pub fn model_id(model: &Model) -> Result<ModelId> {
+pub fn model_id(model: &Model, package: Option<[u8; 32]>) -> Result<ModelId> {
     let mut hasher = blake3::Hasher::new();
+    hasher.update(&package.unwrap_or_default()[..if package.is_some() { 32 } else { 0 }]);
     let mut buffer = vec![0; 1 << 20];
     for source in &model.sources {
         let len = source.len();

@@ -17,6 +17,9 @@ pub struct ServiceOptions {
     pub average_bits: f64,
     /// What each width costs.
     pub width_errors: WidthErrors,
+    /// How far below a call's level, in percent, the level may lie that wrote the chunks it reads. 0: chunks of a lower
+    /// level are computed anew.
+    pub level_slack: u32,
     /// Contexts that an app may have.
     pub contexts_per_app: usize,
     /// Threads that read and open chunks.
@@ -35,6 +38,7 @@ impl Default for ServiceOptions {
             policy: Policy::Ours,
             average_bits: 4.0,
             width_errors: WidthErrors::default(),
+            level_slack: 0,
             contexts_per_app: 64,
             readers: 2,
             split: Split::Planned,

@@ -37,6 +37,8 @@ pub struct ContextUsage {
     pub residence: Residence,
     /// Chunks of each width in memory: bits, count.
     pub memory_chunks: BTreeMap<usize, usize>,
+    /// Chunks by the level that computed them: percent, count. Those that are neither in memory nor on disk have none.
+    pub levels: BTreeMap<u32, usize>,
     /// Bytes of its chunks in memory.
     pub memory_bytes: u64,
     /// Chunks on disk.

@@ -167,6 +167,11 @@ impl Service {
                 first..(first + CHUNK_TOKENS).min(written)
             })
             .collect();
+        for index in chunks {
+            if let Some(of_chunk) = entry.levels.get_mut(*index as usize) {
+                *of_chunk = level;
+            }
+        }
         for positions in positions.chunks(most) {
             device.recompute(&mut entry.context, level, positions).await?;
         }

@@ -46,7 +46,9 @@ impl Session {
             bar.finish_and_clear();
         }
         let mut engine = engine?;
-        use_package(&mut engine, &path)?;
+        if let Some(package) = package_of(&path)? {
+            engine.use_package(&package)?;
+        }
         if engine.is_software() && std::io::stderr().is_terminal() {
             eprintln!(
                 "Note: {} is a CPU, so this is slow. With the driver of a GPU it is much faster: see `concertina doctor`.",
@@ -62,11 +64,11 @@ impl Session {
     }
 }
 
-/// The level table of an elastic model: `NAME.elastic.safetensors` beside `NAME.elastic.gguf`.
-fn use_package(engine: &mut Engine, model: &Path) -> Result<()> {
+/// The package of an elastic model: `NAME.elastic.safetensors` beside `NAME.elastic.gguf`.
+pub fn package_of(model: &Path) -> Result<Option<Package>> {
     let package = model.with_extension("safetensors");
     if !model.to_string_lossy().ends_with(".elastic.gguf") || !package.is_file() {
-        return Ok(());
+        return Ok(None);
     }
     let shown = package.display();
     let bytes = std::fs::read(&package).with_context(|| format!("cannot read {shown}"))?;
@@ -77,7 +79,7 @@ fn use_package(engine: &mut Engine, model: &Path) -> Result<()> {
         "{shown} was made for another file than {}: make both anew with `concertina elasticize`",
         model.display()
     );
-    Ok(engine.use_levels(&found)?)
+    Ok(Some(found))
 }
 
 /// Tokens of a context: as many as asked for, else as many as the model reads and a fair share of memory holds.

@@ -230,13 +230,18 @@ impl<B: ChunkBytes> Manager<B> {
     /// # Errors
     /// [`TooLarge`], and then the chunk is out of memory.
     pub fn lost(&mut self, key: ChunkKey) -> Result<Vec<Eviction>, TooLarge> {
+        self.stale(key);
+        let evict = self.make_room(self.bytes.memory(Width::W16))?;
+        self.set_memory(key, Some(Width::W16));
+        Ok(evict)
+    }
+
+    /// What a chunk holds is of no use to the call that begins: it leaves memory, and its copy on disk does not count.
+    pub fn stale(&mut self, key: ChunkKey) {
         self.release(key);
         if let Some(chunk) = self.chunk_mut(key) {
             chunk.disk = None;
         }
-        let evict = self.make_room(self.bytes.memory(Width::W16))?;
-        self.set_memory(key, Some(Width::W16));
-        Ok(evict)
     }
 
     /// The running context is about to hold `tokens` tokens. Chunks that begin have 16 bits; the one that they continue

@@ -1,5 +1,7 @@
 //! Contexts and their tokens.
 
+use std::collections::BTreeMap;
+
 use redb::{ReadableDatabase, ReadableTable};
 
 use super::chunks::unlink;
@@ -35,6 +37,8 @@ pub struct ContextInfo {
     pub pinned: bool,
     /// Chunks stored.
     pub chunks: usize,
+    /// Of those, by the level that computed them: percent, count.
+    pub levels: BTreeMap<u32, usize>,
     /// Bytes of those chunks on disk. Contexts that share a chunk count it each.
     pub chunk_bytes: u64,
 }
@@ -253,11 +257,15 @@ impl Store {
             let (id, row) = entry.map_err(index)?;
             let row = ContextRow::decode(row.value()).ok_or(Error::Damaged("a context's row"))?;
             let id = id.value();
-            let (mut count, mut bytes) = (0, 0);
+            let (mut count, mut bytes, mut levels) = (0, 0, BTreeMap::new());
             for link in links.range((id, 0)..=(id, u32::MAX)).map_err(index)? {
                 let link = LinkRow::decode(link.map_err(index)?.1.value()).ok_or(Error::Damaged("a link"))?;
                 let chunk = chunks.get(link.chunk).map_err(index)?;
-                let run = chunk.and_then(|row| super::ChunkRow::decode(row.value())?.run());
+                let row = chunk.and_then(|row| super::ChunkRow::decode(row.value()));
+                if let Some(row) = &row {
+                    *levels.entry(u32::from(row.level)).or_default() += 1;
+                }
+                let run = row.and_then(|row| row.run());
                 count += 1;
                 bytes += run.map_or(0, |run| u64::from(run.len));
             }
@@ -269,6 +277,7 @@ impl Store {
                 used_ms: row.used_ms,
                 pinned: row.pinned,
                 chunks: count,
+                levels,
                 chunk_bytes: bytes,
             };
             found.push((row, info));

@@ -1,6 +1,7 @@
 //! CPU twins: each kernel again in plain Rust, taking the same params and buffers, written for clarity and in the most
 //! obvious order. Kernels are tested against them, and a whole recording can run on them.
 
+mod adapter;
 mod attention;
 mod decode;
 mod matmul;
@@ -13,6 +14,7 @@ use std::cell::Cell;
 
 use crate::{Step, Variant};
 
+pub use adapter::adapter;
 pub use attention::{attn_merge, attn_share, attn_split, kv_quant, rope_kv};
 pub use decode::decode_block;
 pub use matmul::{embed, matmul};
@@ -93,6 +95,7 @@ pub fn run(call: &Call<'_>) {
             matmul(format(), s, params!(), a[0], a[1], a[3], a[4], a[5])
         }
         "glu" => glu(s, params!(), a[0], a[1]),
+        "adapter" => adapter(s, params!(), a[0], a[1], a[2], a[3]),
         "rope_kv" => rope_kv(s, params!(), a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7]),
         "attn_split" => attn_split(only, s, params!(), a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8]),
         "kv_quant" => kv_quant(s, params!(), a[0], a[1]),

@@ -221,6 +221,13 @@ pub const MUTANTS: &[Mutant] = &[
     slip("rms_norm.subgroups", "one subgroup's sum", "max(LANES / subgroup, 1u)", "1u"),
     slip("glu", "neurons past the prefix", "gid.x >= params.n", "gid.x >= params.stride"),
     slip("glu", "SiLU for GELU", "params.gelu == 1u", "false"),
+    // Recovery adapters.
+    slip("adapter", "the upper ranks of A lost", "2u * i + ranks", "2u * i"),
+    slip("adapter", "no constant", "mixed(high, totals[1]) + constant", "mixed(high, totals[1])"),
+    slip("adapter", "the third row's sums for the fourth", "mixed(low, totals[6])", "mixed(low, totals[4])"),
+    slip("adapter", "scales of the lower ranks for all", "* scales[ranks]", "* scales[0]"),
+    slip("adapter", "a row past the end", "row + 3u <= last", "row + 2u <= last"),
+    slip("adapter", "inputs past the prefix", "i < INPUTS / 4u", "i <= INPUTS / 4u"),
     // Rotary embedding and pages.
     slip("rope_kv", "a sign swapped", "select(1.0, -1.0, low)", "select(-1.0, 1.0, low)"),
     slip("rope_kv", "a key not embedded", "if (kind == 2u) { return e; }", "if (kind >= 1u) { return e; }"),

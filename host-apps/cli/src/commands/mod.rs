@@ -6,6 +6,7 @@ pub mod ctx;
 pub mod doctor;
 pub mod elasticize;
 pub mod eval;
+pub mod level;
 pub mod list;
 pub mod pull;
 pub mod run;

@@ -8,6 +8,7 @@ use clap::Args;
 use concertina::GenerateOptions;
 use concertina::formats::{ChatMessage, Model};
 
+use super::level::LevelArg;
 use super::sampling::SamplingArgs;
 use crate::cli::GlobalArgs;
 use crate::session::{Session, finish_name, sampling};
@@ -48,6 +49,8 @@ pub struct RunArgs {
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
+    pub level: LevelArg,
+    #[command(flatten)]
     pub sampling: SamplingArgs,
 }
 
@@ -72,6 +75,7 @@ pub fn run(global: &GlobalArgs, args: &RunArgs) -> Result<()> {
     let options = GenerateOptions {
         max_tokens: args.max_tokens as usize,
         sampling: sampling(&args.sampling),
+        level: args.level.level,
         ..GenerateOptions::default()
     };
     let mut context = engine.context()?;

@@ -1,5 +1,6 @@
 //! Cases for every kernel: shapes chosen to hit edges, contents random.
 
+mod adapter;
 mod attention;
 mod embed;
 mod logits;
@@ -27,6 +28,7 @@ pub fn cases(variant: &'static Variant, seed: u64) -> Vec<Case> {
         ("gather_rows", _) => pointwise::gather_rows(variant, rng),
         ("rms_norm", _) => pointwise::rms_norm(variant, rng),
         ("glu", _) => pointwise::glu(variant, rng),
+        ("adapter", _) => adapter::cases(variant, rng),
         ("rope_kv", _) => rope::cases(variant, rng),
         ("attn_split", _) => attention::cases(variant, rng),
         ("kv_quant", _) => quant::cases(variant, rng),

@@ -5,12 +5,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, Result, anyhow, ensure};
 use concertina::formats::Model;
 use concertina::kv::store::{ContextInfo, Error as StoreError, Store};
+use concertina::package_hash;
 use concertina::service::{ContextId, ContextUsage, Residence, Service, ServiceOptions, model_id};
 use pollster::block_on;
 
 use super::id::show_id;
 use crate::cli::GlobalArgs;
 use crate::models::resolve::resolve_model;
+use crate::session::package_of;
 
 /// Where commands find their contexts.
 pub enum Contexts {
@@ -60,8 +62,10 @@ impl Contexts {
                 let info = store.list(app)?.into_iter().find(|info| info.id == id);
                 let info = info.ok_or_else(|| unknown(app, id))?;
                 let model = open_model(global)?;
+                let package = package_of(&resolve_model(global.model.as_deref(), global.offline)?)?;
+                let package = package.as_ref().map(package_hash).transpose()?;
                 ensure!(
-                    model_id(&model)? == info.model,
+                    model_id(&model, package)? == info.model,
                     "context {} belongs to another model: name that one with --model, or look at --tokens",
                     show_id(id)
                 );
@@ -146,6 +150,7 @@ fn at_rest(app: &str, info: ContextInfo) -> ContextUsage {
         pinned: info.pinned,
         residence: Residence::Disk,
         memory_chunks: std::collections::BTreeMap::new(),
+        levels: info.levels,
         memory_bytes: 0,
         disk_chunks: info.chunks,
         disk_bytes: info.chunk_bytes,

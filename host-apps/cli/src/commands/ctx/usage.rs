@@ -9,8 +9,8 @@ use crate::table::table;
 
 /// A line for each context.
 pub fn usage_table(contexts: &[ContextUsage], now_ms: u64) -> String {
-    let head =
-        ["ID", "APP", "TOKENS", "STATE", "WIDTHS", "LAST USE", "MEMORY", "DISK", "ORDER", "PINNED"].map(str::to_owned);
+    let head = ["ID", "APP", "TOKENS", "STATE", "WIDTHS", "LEVELS", "LAST USE", "MEMORY", "DISK", "ORDER", "PINNED"]
+        .map(str::to_owned);
     let row = |usage: &ContextUsage| {
         [
             show_id(usage.id),
@@ -19,6 +19,7 @@ pub fn usage_table(contexts: &[ContextUsage], now_ms: u64) -> String {
             usage.tokens.to_string(),
             state(usage).to_owned(),
             or_dash(widths(usage)),
+            or_dash(levels(usage)),
             ago(now_ms.saturating_sub(usage.used_ms)),
             human_binary_bytes(usage.memory_bytes),
             human_binary_bytes(usage.disk_bytes),
@@ -32,12 +33,15 @@ pub fn usage_table(contexts: &[ContextUsage], now_ms: u64) -> String {
 pub fn usage_json(usage: &ContextUsage) -> Value {
     let widths: serde_json::Map<String, Value> =
         usage.memory_chunks.iter().map(|(bits, count)| (bits.to_string(), json!(count))).collect();
+    let levels_json: serde_json::Map<String, Value> =
+        usage.levels.iter().map(|(level, count)| (level.to_string(), json!(count))).collect();
     json!({
         "id": show_id(usage.id),
         "app": usage.app,
         "tokens": usage.tokens,
         "state": state(usage),
         "widths": widths,
+        "levels": levels_json,
         "created_ms": usage.created_ms,
         "used_ms": usage.used_ms,
         "memory_bytes": usage.memory_bytes,
@@ -59,6 +63,12 @@ fn state(usage: &ContextUsage) -> &'static str {
 /// Chunks in memory by width, narrow ones first: `4b×120 16b×1`.
 fn widths(usage: &ContextUsage) -> String {
     let each: Vec<String> = usage.memory_chunks.iter().map(|(bits, count)| format!("{bits}b×{count}")).collect();
+    each.join(" ")
+}
+
+/// Chunks by the level that computed them, the highest first: `100%×8 60%×2`.
+fn levels(usage: &ContextUsage) -> String {
+    let each: Vec<String> = usage.levels.iter().rev().map(|(level, count)| format!("{level}%×{count}")).collect();
     each.join(" ")
 }
 
@@ -93,6 +103,7 @@ mod tests {
             pinned: true,
             residence: Residence::Partly,
             memory_chunks: [(4, 120), (16, 1)].into(),
+            levels: [(100, 119), (60, 2)].into(),
             memory_bytes: 3 << 20,
             disk_chunks: 120,
             disk_bytes: 5 << 20,
@@ -106,10 +117,19 @@ mod tests {
         let lines: Vec<Vec<&str>> =
             text.lines().map(|line| line.split("  ").filter(|c| !c.is_empty()).collect()).collect();
         let cells: Vec<&str> = lines[1].iter().map(|cell| cell.trim()).collect();
-        let wanted =
-            ["0000000000000abc", "mail", "1930", "partly", "4b×120 16b×1", "5 min ago", "3.00 MiB", "5.00 MiB"];
-        assert_eq!(cells[..8], wanted, "{text}");
-        assert_eq!(cells[8..], ["2", "yes"]);
+        let wanted = [
+            "0000000000000abc",
+            "mail",
+            "1930",
+            "partly",
+            "4b×120 16b×1",
+            "100%×119 60%×2",
+            "5 min ago",
+            "3.00 MiB",
+            "5.00 MiB",
+        ];
+        assert_eq!(cells[..9], wanted, "{text}");
+        assert_eq!(cells[9..], ["2", "yes"]);
         assert_eq!(usage_json(&usage())["widths"], json!({"4": 120, "16": 1}));
     }
 

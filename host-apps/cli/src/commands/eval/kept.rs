@@ -8,14 +8,13 @@ use concertina::kv::store::{MemoryMedium, Options as StoreOptions, Store};
 use concertina::service::{ContextId, Policy, Service, ServiceOptions};
 use pollster::block_on;
 
-use crate::session::LEVEL;
-
 const APP: &str = "eval";
 
 /// A service whose contexts live in memory.
 pub struct Kept {
     service: Service,
     call: usize,
+    level: u32,
 }
 
 impl Kept {
@@ -24,11 +23,11 @@ impl Kept {
         ServiceOptions { policy: Policy::Ours, average_bits: average_bits.into(), ..ServiceOptions::default() }
     }
 
-    /// Serve with `engine`, whose options were prepared for this; calls have `call` tokens.
-    pub fn new(engine: Engine, average_bits: f32, call: usize) -> Result<Self> {
+    /// Serve with `engine`, whose options were prepared for this; calls have `call` tokens and run at `level`.
+    pub fn new(engine: Engine, average_bits: f32, call: usize, level: u32) -> Result<Self> {
         let store = Store::open(Arc::new(MemoryMedium::new()), &StoreOptions::new([1; 32], [1; 32]))?;
         let service = block_on(Service::open(engine, store, Self::options(average_bits)))?;
-        Ok(Self { service, call })
+        Ok(Self { service, call, level })
     }
 
     /// Negative log-likelihood of `tokens[1..]`, each given all before it as they are kept.
@@ -36,7 +35,7 @@ impl Kept {
         let id = self.context(&[])?;
         let mut nll = Vec::with_capacity(tokens.len());
         for call in tokens.chunks(self.call) {
-            nll.extend(block_on(self.service.score(APP, id, call, LEVEL, true))?);
+            nll.extend(block_on(self.service.score(APP, id, call, self.level, true))?);
         }
         block_on(self.service.delete(APP, id))?;
         Ok(nll)
@@ -46,13 +45,13 @@ impl Kept {
     pub fn context(&mut self, tokens: &[u32]) -> Result<ContextId> {
         let id = block_on(self.service.create(APP, None))?;
         for call in tokens.chunks(self.call) {
-            block_on(self.service.append(APP, id, call, LEVEL))?;
+            block_on(self.service.append(APP, id, call, self.level))?;
         }
         Ok(id)
     }
 
     /// Negative log-likelihood of each text's tokens from a number on, behind a context, which stays as it is.
     pub fn nll_behind(&mut self, id: ContextId, texts: &[(&[u32], usize)]) -> Result<Vec<Vec<f32>>> {
-        Ok(block_on(self.service.score_each(APP, id, texts, LEVEL))?)
+        Ok(block_on(self.service.score_each(APP, id, texts, self.level))?)
     }
 }

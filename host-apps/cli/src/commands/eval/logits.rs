@@ -6,9 +6,10 @@ use anyhow::{Result, ensure};
 use clap::Args;
 
 use crate::cli::GlobalArgs;
+use crate::commands::level::MeasuredLevel;
 use crate::data::npy::NpyWriter;
 use crate::data::tokens::TokensFile;
-use crate::session::{LEVEL, Session};
+use crate::session::Session;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -29,6 +30,8 @@ pub struct LogitsArgs {
     /// Where the array is written
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
+    #[command(flatten)]
+    pub level: MeasuredLevel,
     /// Use no kernels that quantise activations: slower, and closer to the model's own numbers
     #[arg(long)]
     pub exact: bool,
@@ -48,7 +51,8 @@ pub fn run(global: &GlobalArgs, args: &LogitsArgs) -> Result<()> {
     let vocab = session.engine.model().spec.vocab;
     // The array is begun first: a place that cannot be written is told before the work.
     let mut array = NpyWriter::create(&args.out, file.positions.len(), vocab)?;
-    let rows = pollster::block_on(session.engine.logits(&file.tokens, &file.positions, LEVEL, 0))?;
+    let level = args.level.apply(&mut session.engine)?;
+    let rows = pollster::block_on(session.engine.logits(&file.tokens, &file.positions, level, 0))?;
     for row in &rows {
         array.row(row)?;
     }

@@ -11,9 +11,10 @@ use clap::Args;
 
 use super::kept::Kept;
 use crate::cli::GlobalArgs;
+use crate::commands::level::MeasuredLevel;
 use crate::data::choices;
 use crate::data::stats::wilson;
-use crate::session::{LEVEL, Session, bar};
+use crate::session::{Session, bar};
 use score::{Place, Verdict, longest, tokenise, verdict};
 
 const EXAMPLES: &str = "\
@@ -58,6 +59,8 @@ pub struct McArgs {
     /// Average bits of its keys and values; 16 leaves them as they are
     #[arg(long, value_name = "BITS", default_value_t = 4.0, requires = "shared")]
     pub average_bits: f32,
+    #[command(flatten)]
+    pub level: MeasuredLevel,
     /// Use no kernels that quantise activations: slower, and closer to the model's own numbers
     #[arg(long)]
     pub exact: bool,
@@ -78,7 +81,7 @@ pub fn run(global: &GlobalArgs, args: &McArgs) -> Result<()> {
     };
     let mut asked = Vec::new();
     let mut before = Vec::new();
-    let session = Session::open(global, |model, options| {
+    let mut session = Session::open(global, |model, options| {
         if let Some(path) = &args.shared {
             let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
             before = model.tokenizer.encode_prompt(&text, false)?;
@@ -93,12 +96,13 @@ pub fn run(global: &GlobalArgs, args: &McArgs) -> Result<()> {
         Ok(())
     })?;
     let (model, adapter) = (session.model_name(), session.engine.adapter());
+    let level = args.level.apply(&mut session.engine)?;
     let mut place = if args.shared.is_some() {
-        let mut kept = Kept::new(session.engine, args.average_bits, 256)?;
+        let mut kept = Kept::new(session.engine, args.average_bits, 256, level)?;
         let id = kept.context(&before)?;
         Place::Behind(Box::new(kept), id)
     } else {
-        Place::Alone(Box::new(session.engine))
+        Place::Alone(Box::new(session.engine), level)
     };
     let bar = bar(asked.len() as u64, "{bar:30} question {pos} of {len}, {eta} left, {msg}");
     let (mut right, mut right_norm, mut done) = (0u64, 0u64, 0u64);
@@ -130,7 +134,8 @@ pub fn run(global: &GlobalArgs, args: &McArgs) -> Result<()> {
             "adapter": adapter,
             "shared_tokens": before.len(),
             "average_bits": args.shared.is_some().then_some(args.average_bits),
-            "level": LEVEL,
+            "level": level,
+            "adapters": !args.level.no_adapters,
             "exact": args.exact,
             "questions": done,
             "correct": right,

@@ -9,8 +9,9 @@ use concertina::{Options, Width};
 
 use super::kept::Kept;
 use crate::cli::GlobalArgs;
+use crate::commands::level::MeasuredLevel;
 use crate::data::stats::{Interval, clustered_mean};
-use crate::session::{LEVEL, Session, bar};
+use crate::session::{Session, bar};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -53,6 +54,8 @@ pub struct PplArgs {
     #[arg(long, value_name = "TOKENS", default_value_t = 256, requires = "average_bits",
         value_parser = clap::value_parser!(u32).range(1..))]
     pub call_tokens: u32,
+    #[command(flatten)]
+    pub level: MeasuredLevel,
     /// Store keys and values without the Walsh-Hadamard transform: to see what it gains
     #[arg(long)]
     pub no_rotate: bool,
@@ -103,12 +106,13 @@ pub fn run(global: &GlobalArgs, args: &PplArgs) -> Result<()> {
         Ok(())
     })?;
     let (model, adapter) = (session.model_name(), session.engine.adapter());
+    let level = args.level.apply(&mut session.engine)?;
     let mut score: Score = match args.average_bits {
         Some(bits) => {
-            let mut kept = Kept::new(session.engine, bits, args.call_tokens as usize)?;
+            let mut kept = Kept::new(session.engine, bits, args.call_tokens as usize, level)?;
             Box::new(move |tokens| kept.nll(tokens))
         }
-        None => Box::new(move |tokens| Ok(pollster::block_on(session.engine.nll(tokens, LEVEL))?)),
+        None => Box::new(move |tokens| Ok(pollster::block_on(session.engine.nll(tokens, level))?)),
     };
     let bar = bar(windows.len() as u64, "{bar:30} window {pos} of {len}, {eta} left, perplexity {msg}");
     let mut scored: Vec<(f64, usize)> = Vec::new();
@@ -127,7 +131,8 @@ pub fn run(global: &GlobalArgs, args: &PplArgs) -> Result<()> {
         let report = serde_json::json!({
             "model": model,
             "adapter": adapter,
-            "level": LEVEL,
+            "level": level,
+            "adapters": !args.level.no_adapters,
             "exact": args.exact,
             "kv_bits": args.kv_bits,
             "average_bits": args.average_bits,

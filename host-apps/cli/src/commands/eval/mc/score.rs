@@ -7,7 +7,6 @@ use concertina::service::ContextId;
 
 use super::super::kept::Kept;
 use crate::data::choices::Question;
-use crate::session::LEVEL;
 
 /// A question as the model reads it.
 #[derive(Debug)]
@@ -79,8 +78,8 @@ fn split(tokenizer: &Tokenizer, context: &str, continuation: &str) -> Result<Tok
 
 /// Where choices are scored.
 pub enum Place {
-    /// On their own.
-    Alone(Box<Engine>),
+    /// On their own, at a level.
+    Alone(Box<Engine>, u32),
     /// Behind a context that all questions share.
     Behind(Box<Kept>, ContextId),
 }
@@ -89,9 +88,9 @@ impl Place {
     /// Negative log-likelihoods of each choice's tokens; what choices share is computed once.
     fn nll(&mut self, question: &Asked) -> Result<Vec<Vec<f32>>> {
         match self {
-            Self::Alone(engine) => {
+            Self::Alone(engine, level) => {
                 let mut context = engine.context()?;
-                let one = |c: &Tokens| Ok(pollster::block_on(engine.nll_in(&mut context, &c.all, c.first, LEVEL))?);
+                let one = |c: &Tokens| Ok(pollster::block_on(engine.nll_in(&mut context, &c.all, c.first, *level))?);
                 question.choices.iter().map(one).collect()
             }
             Self::Behind(kept, id) => {

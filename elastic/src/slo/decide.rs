@@ -1,0 +1,197 @@
+//! Which prompt level and model level a call gets.
+
+use super::{Profile, Target};
+
+/// Prompt levels that are tried, in percent of the words.
+const PROMPT_LEVELS: [u32; 5] = [20, 40, 60, 80, 100];
+
+/// A prompt level and a model level, in percent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Pair {
+    /// Share of the prompt's words that is read.
+    pub prompt: u32,
+    /// Level of the sub-model.
+    pub level: u32,
+}
+
+/// What a decision is about.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Request {
+    /// What the call asks for.
+    pub target: Target,
+    /// Tokens of the prompt that can be left out.
+    pub prompt: usize,
+    /// Tokens that must be run whatever is left out: templates, questions, what the context lacks.
+    pub fixed: usize,
+    /// Tokens before them, which are there already.
+    pub context: usize,
+    /// Milliseconds that pass before prefill: restoring a context, waiting.
+    pub before_ms: f64,
+    /// Words of the prompt: what an encoder would read.
+    pub words: usize,
+}
+
+/// What the caller wants of the answer to be fixed.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Restriction {
+    /// This share of the prompt only.
+    pub prompt: Option<u32>,
+    /// This level only.
+    pub level: Option<u32>,
+}
+
+/// How good each choice is, as logarithms: of the decision head, or of accuracies that were measured.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Hints {
+    /// Of prompt levels: percent, score.
+    pub prompt: Vec<(u32, f64)>,
+    /// Of model levels: percent, score.
+    pub level: Vec<(u32, f64)>,
+}
+
+impl Hints {
+    /// What is known without a measurement: less of either is worse, and the last fifths are worst.
+    pub fn neutral() -> Self {
+        let score = |percent: u32| 2.0 * (f64::from(percent) / 100.0).ln();
+        let levels = (1..=10).map(|tenth| tenth * 10);
+        Self {
+            prompt: PROMPT_LEVELS.iter().map(|percent| (*percent, score(*percent))).collect(),
+            level: levels.map(|percent| (percent, score(percent))).collect(),
+        }
+    }
+
+    fn of(scores: &[(u32, f64)], percent: u32) -> f64 {
+        // What was not scored is as good as the next lower that was.
+        let below = scores.iter().filter(|(of, _)| *of <= percent).max_by_key(|(of, _)| *of);
+        below.or(scores.first()).map_or(0.0, |(_, score)| *score)
+    }
+
+    /// Score of a pair.
+    pub fn score(&self, pair: Pair) -> f64 {
+        Self::of(&self.prompt, pair.prompt) + Self::of(&self.level, pair.level)
+    }
+}
+
+/// What was decided, and what it should take.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Decision {
+    /// The choice.
+    pub pair: Pair,
+    /// Milliseconds to the first token, the encoder's included.
+    pub ttft_ms: f64,
+    /// Milliseconds for each token after it.
+    pub tpot_ms: f64,
+    /// Of those, the encoder's; 0: it is not run.
+    pub encoder_ms: f64,
+    /// Whether the target is met by these numbers. If not, this is the choice that misses by least.
+    pub feasible: bool,
+}
+
+/// The best feasible pair. With `encoder` its cost counts wherever the prompt is shortened; it is not run where the whole
+/// prompt can be read at a level that is as good. Where nothing is feasible, the pair that misses its target by the smallest
+/// factor is taken.
+pub fn decide(profile: &Profile, request: &Request, hints: &Hints, encoder: bool, fixed: Restriction) -> Decision {
+    let prompts = PROMPT_LEVELS.iter().copied().filter(|p| match fixed.prompt {
+        Some(only) => *p == only,
+        None => *p == 100 || (encoder && request.prompt > 0),
+    });
+    let prompts: Vec<u32> = match fixed.prompt {
+        Some(only) if !PROMPT_LEVELS.contains(&only) => vec![only],
+        _ => prompts.collect(),
+    };
+    let levels: Vec<u32> = match fixed.level {
+        Some(only) => vec![only],
+        None => profile.levels.iter().map(|cost| cost.level).collect(),
+    };
+    let one = |pair: Pair| price(profile, request, encoder, pair);
+    let all = prompts.iter().flat_map(|prompt| levels.iter().map(|level| one(Pair { prompt: *prompt, level: *level })));
+    let all: Vec<Decision> = all.collect();
+    let good = all.iter().filter(|d| d.feasible);
+    // Of equals the one that needs no encoder, then the faster one.
+    let rank = |d: &&Decision| (hints.score(d.pair), -d.encoder_ms, -d.ttft_ms);
+    let best = good.max_by(|a, b| order(rank(a), rank(b)));
+    let nearest = || all.iter().min_by(|a, b| missed(a, request).total_cmp(&missed(b, request)));
+    best.or_else(nearest).copied().unwrap_or_else(|| one(Pair { prompt: 100, level: 100 }))
+}
+
+fn order(a: (f64, f64, f64), b: (f64, f64, f64)) -> std::cmp::Ordering {
+    a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)).then(a.2.total_cmp(&b.2))
+}
+
+/// By what factor the target is missed, at worst.
+fn missed(d: &Decision, request: &Request) -> f64 {
+    let over = |taken: f64, most: Option<f64>| most.map_or(0.0, |most| taken / most.max(1e-9));
+    over(d.ttft_ms, request.target.ttft_ms).max(over(d.tpot_ms, request.target.tpot_ms))
+}
+
+fn price(profile: &Profile, request: &Request, encoder: bool, pair: Pair) -> Decision {
+    let kept = (request.prompt as f64 * f64::from(pair.prompt) / 100.0).ceil() as usize;
+    let tokens = request.fixed + kept;
+    let encoder_ms = if encoder && pair.prompt < 100 { profile.encoder.at(request.words as f64) } else { 0.0 };
+    let prefill_ms = profile.ttft_ms(pair.level, tokens, request.context);
+    let ttft_ms = request.before_ms + encoder_ms + prefill_ms;
+    let tpot_ms = profile.tpot_ms(pair.level, request.context + tokens);
+    Decision { pair, ttft_ms, tpot_ms, encoder_ms, feasible: request.target.allows(ttft_ms, tpot_ms) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::profile::tests::profile;
+    use super::*;
+
+    fn request(ttft: f64, tpot: f64) -> Request {
+        let target = Target { ttft_ms: Some(ttft), tpot_ms: Some(tpot) };
+        Request { target, prompt: 200, fixed: 20, context: 0, before_ms: 0.0, words: 150 }
+    }
+
+    fn pair(ttft: f64, tpot: f64, encoder: bool) -> (u32, u32, bool) {
+        let d = decide(&profile(), &request(ttft, tpot), &Hints::neutral(), encoder, Restriction::default());
+        (d.pair.prompt, d.pair.level, d.feasible)
+    }
+
+    #[test]
+    fn all_of_it_where_there_is_time() {
+        assert_eq!(pair(1e9, 1e9, true), (100, 100, true));
+        assert_eq!(pair(220.0, 13.0, true), (100, 100, true));
+    }
+
+    #[test]
+    fn less_of_it_where_there_is_less() {
+        // The time for a token leaves the level only.
+        assert_eq!(pair(1e9, 8.0, true).1, 60);
+        // The time to the first can be had by either.
+        let (prompt, level, feasible) = pair(120.0, 1e9, true);
+        assert!(feasible && (prompt < 100 || level < 100), "{prompt} {level}");
+        assert_eq!(pair(120.0, 1e9, false).0, 100);
+    }
+
+    #[test]
+    fn what_cannot_be_met_is_missed_by_least() {
+        assert_eq!(pair(1.0, 1.0, true), (20, 20, false));
+        assert_eq!(pair(1.0, 1.0, false), (100, 20, false));
+    }
+
+    #[test]
+    fn the_head_is_followed_only_to_what_is_feasible() {
+        let hints = Hints { prompt: vec![(20, 5.0), (100, 0.0)], level: vec![(20, 0.0), (40, 9.0), (60, 0.0)] };
+        let decided = |ttft| decide(&profile(), &request(ttft, 1e9), &hints, true, Restriction::default());
+        assert_eq!(decided(1e9).pair, Pair { prompt: 20, level: 40 });
+        assert!(decided(1e9).encoder_ms > 0.0);
+        let tight = decided(30.0);
+        assert!(tight.feasible && tight.ttft_ms <= 30.0);
+    }
+
+    #[test]
+    fn whatever_is_asked_for_the_numbers_are_those_of_the_choice() {
+        let profile = profile();
+        for i in 0..400_u32 {
+            let (ttft, tpot) = (f64::from(i * 7 % 300), f64::from(i * 13 % 16));
+            let r = Request { context: (i as usize * 31) % 900, before_ms: f64::from(i % 9), ..request(ttft, tpot) };
+            let only = Restriction { prompt: (i % 5 == 0).then_some(60), level: (i % 7 == 0).then_some(80) };
+            let d = decide(&profile, &r, &Hints::neutral(), i % 2 == 0, only);
+            assert_eq!(d.feasible, r.target.allows(d.ttft_ms, d.tpot_ms));
+            assert!(only.prompt.is_none_or(|p| p == d.pair.prompt) && only.level.is_none_or(|l| l == d.pair.level));
+            assert!(d.encoder_ms == 0.0 || d.pair.prompt < 100);
+        }
+    }
+}
