@@ -158,7 +158,7 @@ mod tests {
     #[test]
     fn less_of_it_where_there_is_less() {
         // The time for a token leaves the level only.
-        assert_eq!(pair(1e9, 8.0, true).1, 60);
+        assert_eq!(pair(1e9, 8.5, true), (100, 60, true));
         // The time to the first can be had by either.
         let (prompt, level, feasible) = pair(120.0, 1e9, true);
         assert!(feasible && (prompt < 100 || level < 100), "{prompt} {level}");

@@ -81,7 +81,10 @@ impl Profile {
     pub fn is_sound(&self) -> bool {
         let costs = self.levels.iter().all(|cost| {
             let (a, b) = cost.correction;
-            cost.ttft.is_sound() && cost.tpot.is_sound() && !cost.ttft.0.is_empty() && !cost.tpot.0.is_empty()
+            cost.ttft.is_sound()
+                && cost.tpot.is_sound()
+                && !cost.ttft.0.is_empty()
+                && !cost.tpot.0.is_empty()
                 && [a, b].iter().all(|c| (1.0 / MOST..=MOST).contains(c))
         });
         let rise = self.levels.windows(2).all(|two| two[0].level < two[1].level);
@@ -108,11 +111,16 @@ impl Profile {
 
     /// A call took so long at a level.
     pub fn observe(&mut self, level: u32, call: Profiled) {
-        let (ttft, tpot) = (self.ttft_ms(level, call.prompt, call.context - call.prompt.min(call.context)), self.tpot_ms(level, call.context));
+        let (ttft, tpot) = (
+            self.ttft_ms(level, call.prompt, call.context - call.prompt.min(call.context)),
+            self.tpot_ms(level, call.context),
+        );
         let Some(cost) = self.levels.iter_mut().rev().find(|cost| cost.level <= level) else { return };
         let corrected = |old: f64, taken: f64, said: f64| {
             let ratio = taken / said;
-            if !ratio.is_finite() || ratio <= 0.0 { return old }
+            if !ratio.is_finite() || ratio <= 0.0 {
+                return old;
+            }
             (old * (1.0 + FRESH * (ratio - 1.0))).clamp(1.0 / MOST, MOST)
         };
         cost.correction.0 = corrected(cost.correction.0, call.ttft_ms, ttft);
