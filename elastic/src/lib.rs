@@ -3,6 +3,7 @@
 
 mod order;
 pub mod package;
+pub mod prompt;
 mod submodel;
 
 pub use order::{LayerOrder, LayerScores};
