@@ -2,6 +2,7 @@
 
 mod attention;
 mod embed;
+mod encoder;
 mod logits;
 mod matrix;
 mod merge;
@@ -27,6 +28,9 @@ pub fn cases(variant: &'static Variant, seed: u64) -> Vec<Case> {
         ("gather_rows", _) => pointwise::gather_rows(variant, rng),
         ("rms_norm", _) => pointwise::rms_norm(variant, rng),
         ("glu", _) => pointwise::glu(variant, rng),
+        ("layer_norm", _) => encoder::layer_norm(variant, rng),
+        ("gelu_erf", _) => encoder::gelu_erf(variant, rng),
+        ("attn_dense", _) => encoder::attn_dense(variant, rng),
         ("rope_kv", _) => rope::cases(variant, rng),
         ("attn_split", _) => attention::cases(variant, rng),
         ("kv_quant", _) => quant::cases(variant, rng),
