@@ -11,6 +11,7 @@ use concertina_kv::{Arena, SlotPool};
 use super::context::{KvState, Move};
 use super::tuning::tuned;
 use super::{Answer, Call, Context, GenerateOptions, Options};
+use crate::encoder::{Encoder, EncoderFiles};
 use crate::forward::{BatchRow, Capacity, Forward, JOBS, OutRow, Pass, Tail, geometry};
 use crate::{Backend, Counters, Cpu, Error, Gpu, Result};
 
@@ -22,6 +23,8 @@ pub struct Engine {
     pub(crate) generation: u64,
     /// Sub-models that were set, to be set again on a new device.
     pub(crate) sub_models: Vec<SubModel>,
+    /// The encoder, to be loaded again on a new device.
+    pub(crate) encoder: Option<Arc<EncoderFiles>>,
 }
 
 /// What is lost with a device.
@@ -29,6 +32,7 @@ pub(crate) struct Device {
     pub backend: Backend,
     pub forward: Forward,
     pub kv: Arc<Mutex<KvState>>,
+    pub encoder: Option<Encoder>,
     options: Options,
 }
 
@@ -47,7 +51,7 @@ impl Engine {
     /// # Errors
     /// If no adapter is found or the model does not fit the device.
     pub async fn load(model: Model, options: Options, progress: &mut dyn FnMut(u64, u64)) -> Result<Self> {
-        let mut engine = Self { model, options, device: None, generation: 0, sub_models: Vec::new() };
+        let mut engine = Self { model, options, device: None, generation: 0, sub_models: Vec::new(), encoder: None };
         engine.open_device(progress).await?;
         Ok(engine)
     }
@@ -83,7 +87,8 @@ impl Engine {
             regions: SlotPool::new(capacity.contexts as u32),
         };
         self.generation += 1;
-        self.device = Some(Device { backend, forward, kv: Arc::new(Mutex::new(kv)), options: self.options.clone() });
+        let (kv, options) = (Arc::new(Mutex::new(kv)), self.options.clone());
+        self.device = Some(Device { backend, forward, kv, encoder: None, options });
         Ok(())
     }
 
