@@ -50,6 +50,9 @@ pub enum Error {
         /// Contexts that an app may have.
         limit: usize,
     },
+    /// A file that makes a model elastic was refused.
+    #[error(transparent)]
+    Elastic(#[from] concertina_elastic::Error),
     /// A file could not be read.
     #[error("{path}: {source}")]
     File {

@@ -184,6 +184,58 @@ params! {
         pad: u32,
     }
 
+    /// Parameters of `layer_norm`.
+    LayerNormParams {
+        /// Features of a row, a multiple of 4.
+        dim: u32,
+        /// Features between two rows, a multiple of 4.
+        stride: u32,
+        /// 1: the batch is `Step::out_rows`, else `Step::rows`.
+        out_rows: u32,
+        /// Added to the variance.
+        eps: f32,
+    }
+
+    /// Parameters of `gelu_erf`.
+    GeluParams {
+        /// Features of a row, a multiple of 4.
+        n: u32,
+        /// Features between two rows, a multiple of 4.
+        stride: u32,
+        /// 1: the batch is `Step::out_rows`, else `Step::rows`.
+        out_rows: u32,
+        /// Padding.
+        pad: u32,
+    }
+
+    /// Parameters of `attn_dense`. Offsets and strides are multiples of 4.
+    DenseParams {
+        /// Heads.
+        heads: u32,
+        /// Dimensions of a head, a multiple of 4, at most 64.
+        head_dim: u32,
+        /// The query of head h and row r begins at `q_offset + r·q_stride + h·head_dim`.
+        q_offset: u32,
+        /// Features between two rows of queries.
+        q_stride: u32,
+        /// Likewise of keys.
+        k_offset: u32,
+        /// Features between two rows of keys, and of values.
+        kv_stride: u32,
+        /// Likewise of values.
+        v_offset: u32,
+        /// Features between two rows of the output.
+        out_stride: u32,
+        /// Keys before those of `Step::rows`.
+        before: u32,
+        /// 1: queries are `Step::out_rows`, else `Step::rows`.
+        out_rows: u32,
+        /// Multiplies `q·k`.
+        scale: f32,
+        /// Padding.
+        pad: u32,
+    }
+
     /// Parameters of `rope_kv`: where each head's features lie, and what is done to them.
     RopeParams {
         /// Query heads kept.

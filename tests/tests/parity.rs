@@ -2,6 +2,7 @@
 //!
 //! - `CONCERTINA_SEED`: seed of all contents; printed, and fresh unless set.
 //! - `CONCERTINA_TEST_ADAPTERS`: adapters by name or number, with commas between; else the best one.
+//! - `CONCERTINA_TEST_KERNELS`: kernels by name, with commas between; else all.
 
 #![allow(clippy::print_stdout)] // what was skipped, and how close each kernel came, is for the reader of the log
 
@@ -9,10 +10,15 @@ use std::collections::BTreeMap;
 
 use concertina_formats::testing::Rng;
 use concertina_formats::{DType, dequant::dequantize_row};
-use concertina_shaders::{Step, VARIANTS, WeightFormat, twins, variant};
+use concertina_shaders::{Step, VARIANTS, Variant, WeightFormat, twins, variant};
 use concertina_tests::parity::{
     Buffer, Case, Compare, GUARD, Image, MUTANTS, Out, POISON, Runner, cases, check, random_block, seed, test_adapters,
 };
+
+/// Whether this run tests a kernel.
+fn chosen(kernel: &str) -> bool {
+    std::env::var("CONCERTINA_TEST_KERNELS").map_or(true, |names| names.split(',').any(|name| name.trim() == kernel))
+}
 
 #[test]
 fn every_variant_matches_its_twin() {
@@ -24,7 +30,7 @@ fn every_variant_matches_its_twin() {
         // Worst normalised error by kernel, with its bound; cases.
         let mut worst: BTreeMap<&str, (f64, f64, usize)> = BTreeMap::new();
         let mut ran = 0;
-        for variant in VARIANTS {
+        for variant in VARIANTS.iter().filter(|v| chosen(v.kernel)) {
             if let Some(why) = runner.lacks(variant) {
                 println!("  skipped {}: {why}", variant.name);
                 continue;
@@ -59,7 +65,8 @@ fn every_variant_matches_its_twin() {
             println!("  {kernel:12} {cases:4} cases, {close}");
         }
         // A variant without features runs everywhere.
-        let plain = VARIANTS.iter().filter(|v| !v.subgroups && !v.f16 && !v.coop).count();
+        let plain = |v: &&Variant| chosen(v.kernel) && !v.subgroups && !v.f16 && !v.coop;
+        let plain = VARIANTS.iter().filter(plain).count();
         assert!(ran >= plain, "{ran} variants ran of {plain} that need no feature");
     }
     let shown: Vec<&str> = failures.iter().take(40).map(String::as_str).collect();
@@ -75,6 +82,9 @@ fn every_planted_wrong_kernel_is_caught() {
         let (mut survivors, mut caught) = (Vec::new(), 0);
         for mutant in MUTANTS {
             let right = variant(mutant.variant).unwrap_or_else(|| panic!("no variant {}", mutant.variant));
+            if !chosen(right.kernel) {
+                continue;
+            }
             let small = mutant.subgroup_over > 0 && runner.subgroup_size() <= mutant.subgroup_over;
             if let Some(why) = runner.lacks(right).or(small.then_some("the subgroups are too small for it to matter")) {
                 println!("  skipped {} with {}: {why}", mutant.variant, mutant.what);
@@ -90,7 +100,7 @@ fn every_planted_wrong_kernel_is_caught() {
                 None => survivors.push(wrong.name),
             }
         }
-        println!("  {caught} of {} wrong kernels caught", MUTANTS.len());
+        println!("  {caught} of {} wrong kernels caught", caught + survivors.len());
         assert!(survivors.is_empty(), "CONCERTINA_SEED={seed}: not caught:\n{}", survivors.join("\n"));
     }
 }

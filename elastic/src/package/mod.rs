@@ -22,32 +22,16 @@ pub use adapter::{Adapter, LevelAdapters, Site};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{LayerOrder, LayerShape, SubModel};
+use crate::{Error, LayerOrder, LayerShape, SubModel};
 
 /// Version of the format that is written and read.
 pub const VERSION: u32 = 1;
 
-/// Why a package is refused.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// It is not a safetensors file, or a cut one.
-    #[error("the package is no whole safetensors file: {0}")]
-    Container(String),
-    /// A part of it is missing or contradicts another.
-    #[error("the package's {field}: {problem}")]
-    Malformed {
-        /// Which part.
-        field: String,
-        /// What was found, and what was expected.
-        problem: String,
-    },
-}
+/// What errors call it.
+const FILE: &str = "package";
 
-impl Error {
-    pub(crate) fn malformed(field: impl Into<String>, problem: impl Into<String>) -> Self {
-        Self::Malformed { field: field.into(), problem: problem.into() }
-    }
+fn malformed(field: impl Into<String>, problem: impl Into<String>) -> Error {
+    Error::Malformed { file: FILE, field: field.into(), problem: problem.into() }
 }
 
 /// Which model a package is for.
@@ -179,9 +163,6 @@ struct AdaptersHead {
     rank: usize,
     sites: Vec<(usize, Site)>,
 }
-
-/// Name of the metadata entry.
-const ENTRY: &str = "concertina";
 
 #[cfg(test)]
 mod tests;

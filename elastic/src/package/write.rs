@@ -1,8 +1,10 @@
 //! A package as bytes.
 
-use safetensors::tensor::{Dtype, TensorView};
+use safetensors::tensor::Dtype;
 
-use super::{AdaptersHead, ENTRY, Error, Head, Package, VERSION};
+use super::{AdaptersHead, FILE, Head, Package, VERSION};
+use crate::Error;
+use crate::container::{Stored, to_bytes};
 
 impl Package {
     /// The bytes of the file.
@@ -29,13 +31,12 @@ impl Package {
                 .collect(),
             report: self.report.clone(),
         };
-        let head = serde_json::to_string(&head).map_err(|e| Error::malformed("head", e.to_string()))?;
         let (layers, shape) = (self.shape.layers, &self.shape);
         let words = |values: Vec<u32>| -> Vec<u8> { values.iter().flat_map(|v| v.to_le_bytes()).collect() };
         let order = |of: fn(&crate::LayerOrder) -> &Vec<u32>| words(self.order.iter().flat_map(of).copied().collect());
         let levels = self.levels.iter().flat_map(|sub| &sub.layers);
         let levels = words(levels.flat_map(|units| [units.groups as u32, units.neurons as u32]).collect());
-        let mut tensors: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = vec![
+        let mut tensors: Vec<Stored> = vec![
             ("order.groups".into(), Dtype::U32, vec![layers, shape.groups], order(|o| &o.groups)),
             ("order.heads".into(), Dtype::U32, vec![layers, shape.heads], order(|o| &o.heads)),
             ("order.neurons".into(), Dtype::U32, vec![layers, shape.neurons], order(|o| &o.neurons)),
@@ -54,11 +55,6 @@ impl Package {
             tensors.push((name("scales"), Dtype::F32, vec![scales.len() / 4], scales));
             tensors.push((name("codes"), Dtype::I8, vec![codes.len()], codes));
         }
-        let container = |e: safetensors::SafeTensorError| Error::Container(e.to_string());
-        let mut views = Vec::new();
-        for (name, dtype, shape, bytes) in &tensors {
-            views.push((name.as_str(), TensorView::new(*dtype, shape.clone(), bytes).map_err(container)?));
-        }
-        safetensors::serialize(views, Some([(ENTRY.to_owned(), head)].into_iter().collect())).map_err(container)
+        to_bytes(FILE, &head, &tensors)
     }
 }

@@ -8,6 +8,7 @@
 //! names the field, never a panic, and nothing is allocated beyond a small constant times the source's size.
 
 pub mod arch;
+mod bert;
 mod chat;
 mod chat_vet;
 pub mod dequant;
@@ -24,6 +25,7 @@ mod table;
 pub mod testing;
 mod tokenizer;
 
+pub use bert::{Bert, BertLayer, BertPair, BertSpec, open_bert};
 pub use chat::{ChatMessage, ChatTemplate};
 pub use dtype::DType;
 pub use error::{Error, Result};
@@ -31,4 +33,4 @@ pub use load::{Model, open_gguf, open_safetensors};
 pub use source::{ByteSource, MemorySource};
 pub use spec::{Activation, LayerSpec, LayerTensors, ModelSpec, ModelTensors, RopeSpec, RopeStyle, TensorInfo};
 pub use table::StoredTensor;
-pub use tokenizer::{StreamState, TokenStream, Tokenizer};
+pub use tokenizer::{Piece, StreamState, TokenStream, Tokenizer, WordPieces};

@@ -8,6 +8,7 @@ mod config;
 mod header;
 
 pub(crate) use config::Config;
+pub(crate) use header::parse as parse_header;
 
 use crate::table::StoredTensor;
 use crate::{ByteSource, Error, Result};
@@ -63,7 +64,7 @@ type Weights = (Vec<Box<dyn ByteSource>>, Vec<StoredTensor>);
 fn weights(open: &Open<'_>) -> Result<Weights> {
     let single = "model.safetensors";
     if let Some(source) = open(single)? {
-        let tensors = header::parse(single, &*source, 0)?;
+        let tensors = header::parse(single, &*source, 0, |_| false)?;
         return Ok((vec![source], tensors));
     }
     let name = "model.safetensors.index.json";
@@ -90,7 +91,7 @@ fn weights(open: &Open<'_>) -> Result<Weights> {
                 format!("the shard {file:?}, which it names, is missing"),
             ));
         };
-        tensors.extend(header::parse(file, &*source, sources.len())?);
+        tensors.extend(header::parse(file, &*source, sources.len(), |_| false)?);
         sources.push(source);
     }
     check_map(name, &index, &files, &tensors)?;
@@ -132,6 +133,7 @@ fn whole(open: &Open<'_>, name: &str, max: u64) -> Result<Option<Vec<u8>>> {
     Ok(Some(bytes))
 }
 
-fn need(open: &Open<'_>, name: &str, max: u64) -> Result<Vec<u8>> {
+/// All bytes of a small file that must be there.
+pub(crate) fn need(open: &Open<'_>, name: &str, max: u64) -> Result<Vec<u8>> {
     whole(open, name, max)?.ok_or_else(|| Error::malformed(name, "the file is missing"))
 }

@@ -11,6 +11,7 @@ mod fields;
 mod gguf_file;
 mod rng;
 mod safetensors_dir;
+mod tiny_bert;
 mod vocabulary;
 mod writer;
 
@@ -20,6 +21,7 @@ pub use blocks::{encode_floats, random_blocks};
 pub use fields::{Field, FieldKind, header_fields};
 pub use rng::Rng;
 pub use safetensors_dir::{open_map, split_in_shards};
+pub use tiny_bert::TinyBert;
 pub use vocabulary::{CHAT_TEMPLATE, Vocabulary};
 pub use writer::GgufWriter;
 

@@ -12,6 +12,7 @@ use concertina_kv::{Arena, SlotPool};
 use super::context::{KvState, Move};
 use super::tuning::tuned;
 use super::{Answer, Call, Context, GenerateOptions, Options};
+use crate::encoder::{Encoder, EncoderFiles};
 use crate::forward::{BatchRow, Capacity, Forward, JOBS, OutRow, Pass, Tail, geometry};
 use crate::{Backend, Counters, Cpu, Error, Gpu, Result};
 
@@ -29,6 +30,8 @@ pub struct Engine {
     pub(crate) table: Vec<u32>,
     /// Hash of that package.
     pub(crate) package: Option<[u8; 32]>,
+    /// The encoder, to be loaded again on a new device.
+    pub(crate) encoder: Option<Arc<EncoderFiles>>,
 }
 
 /// What is lost with a device.
@@ -36,6 +39,7 @@ pub(crate) struct Device {
     pub backend: Backend,
     pub forward: Forward,
     pub kv: Arc<Mutex<KvState>>,
+    pub encoder: Option<Encoder>,
     options: Options,
 }
 
@@ -63,6 +67,7 @@ impl Engine {
             adapters: Vec::new(),
             table: Vec::new(),
             package: None,
+            encoder: None,
         };
         engine.open_device(progress).await?;
         Ok(engine)
@@ -102,7 +107,8 @@ impl Engine {
             regions: SlotPool::new(capacity.contexts as u32),
         };
         self.generation += 1;
-        self.device = Some(Device { backend, forward, kv: Arc::new(Mutex::new(kv)), options: self.options.clone() });
+        let (kv, options) = (Arc::new(Mutex::new(kv)), self.options.clone());
+        self.device = Some(Device { backend, forward, kv, encoder: None, options });
         Ok(())
     }
 

@@ -4,6 +4,7 @@ mod answer;
 mod call;
 mod context;
 mod density;
+mod encode;
 mod engine;
 mod latency;
 mod levels;

@@ -5,22 +5,17 @@ use concertina_elastic::{LayerUnits, SubModel};
 use concertina_formats::{Activation, ModelSpec, RopeStyle};
 use concertina_kv::Widths;
 use concertina_shaders::{
-    AdapterParams, AttnParams, EmbedParams, GatherParams, GluParams, MatmulParams, NormParams, QuantParams, RopeParams,
-    SampleParams,
+    AdapterParams, AttnParams, EmbedParams, GatherParams, GluParams, NormParams, QuantParams, RopeParams, SampleParams,
 };
 
 use super::buffers::RECENT;
+use super::product::{Place, Product, Products, twice};
 use super::{Buffers, Kernels};
 use crate::adapters::{AdapterWeights, LevelWeights};
 use crate::record::{Recording, Slice, Work};
-use crate::tune::{Family, Shape};
-use crate::weights::{Cut, LayerWeights, Matrix, Weights};
+use crate::tune::Family;
+use crate::weights::{LayerWeights, Matrix, Weights};
 use crate::{Error, Result};
-
-/// Both views of a part of the weights that kernels bind.
-fn twice(slice: Slice) -> [Slice; 2] {
-    [slice, slice]
-}
 
 struct Recorder<'a> {
     spec: &'a ModelSpec,
@@ -43,101 +38,12 @@ pub struct Of {
     pub rotate: bool,
 }
 
-/// A matrix product to record.
-struct Product<'a> {
-    w: &'a Matrix,
-    x: Slice,
-    y: Slice,
-    bias: Option<Slice>,
-    /// Rows of W kept.
-    n: usize,
-    /// Input features kept.
-    k: usize,
-    /// Where in a row of y the output features lie.
-    to: Place,
-    /// Gains of an RMSNorm of x.
-    norm: Option<Slice>,
-    /// The gated MLP on the way out.
-    glu: Option<Activation>,
-    accumulate: bool,
-    out_rows: bool,
-}
-
-/// Where the output features of a product lie in a row.
-#[derive(Clone, Copy)]
-struct Place {
-    offset: usize,
-    stride: usize,
-    /// Features side by side, and from one run to the next; 0: all side by side.
-    run: usize,
-    step: usize,
-}
-
-impl<'a> Product<'a> {
-    /// All of `w` times `x` into `y`.
-    fn new(w: &'a Matrix, x: Slice, y: Slice) -> Self {
-        let to = Place { offset: 0, stride: w.layout.rows, run: 0, step: 0 };
-        let (n, k) = (w.layout.rows, w.layout.cols);
-        Self { w, x, y, bias: None, n, k, to, norm: None, glu: None, accumulate: false, out_rows: false }
-    }
-}
-
-fn glu_code(activation: Activation) -> u32 {
-    match activation {
-        Activation::Silu => 1,
-        Activation::GeluTanh => 2,
-    }
-}
-
 impl Recorder<'_> {
     /// y = x Wᵀ, part by part.
     fn product(&mut self, p: Product<'_>) -> Result<()> {
-        let layout = &p.w.layout;
-        let shape = Shape { format: layout.format, n: p.n, k: p.k, cut: p.w.cut };
-        let variant = self.kernels.matrix(shape, self.family);
-        let cols = layout.format.panel_cols();
-        if !p.k.is_multiple_of(cols) {
-            return Err(Error::Invalid(format!("{} input features do not fill panels of {cols}", p.k)));
-        }
-        let panels = p.k / cols;
-        for part in &p.w.parts {
-            // What is kept of this part: a prefix of the whole is a prefix of every part.
-            let (n, panels, x_offset, first_row, panels_stored) = match p.w.cut {
-                Cut::Rows => (p.n.saturating_sub(part.first).min(part.count), panels, 0, part.first, layout.panels()),
-                Cut::Cols => (p.n, panels.saturating_sub(part.first).min(part.count), part.first * cols, 0, part.count),
-            };
-            if n == 0 || panels == 0 {
-                break;
-            }
-            let first = p.w.cut == Cut::Rows || part.first == 0;
-            let params = MatmulParams {
-                n: n as u32,
-                panels: panels as u32,
-                panels_stored: panels_stored as u32,
-                row_block: layout.row_block as u32,
-                x_offset: x_offset as u32,
-                x_stride: layout.cols as u32,
-                first: first_row as u32,
-                y_offset: p.to.offset as u32,
-                y_stride: p.to.stride as u32,
-                y_run: p.to.run as u32,
-                y_step: p.to.step as u32,
-                bias: u32::from(p.bias.is_some() && first),
-                accumulate: u32::from(p.accumulate || !first),
-                out_rows: u32::from(p.out_rows),
-                norm: u32::from(p.norm.is_some()),
-                glu: p.glu.map_or(0, glu_code),
-                eps: self.spec.norm_eps,
-                gain_offset: self.spec.norm_offset,
-                ..Default::default()
-            };
-            let [w, ws] = twice(part.slice);
-            let rows = if p.out_rows { Work::OutRows } else { Work::Rows };
-            let none = self.buffers.none;
-            let args = [p.x, w, ws, p.bias.unwrap_or(none), p.norm.unwrap_or(none), p.y];
-            self.recording.push(variant, &params, &args, [Work::Fixed(n as u32), rows]);
-        }
-        Ok(())
+        let norm = (self.spec.norm_eps, self.spec.norm_offset);
+        let of = Products { kernels: self.kernels, family: self.family, none: self.buffers.none, norm };
+        of.record(&mut self.recording, p)
     }
 
     fn norm(&mut self, x: Slice, weight: Slice, y: Slice, accumulate: bool, out_rows: bool) {

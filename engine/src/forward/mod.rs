@@ -6,11 +6,13 @@ mod centres;
 mod kernels;
 mod layers;
 mod pages;
+mod product;
 mod requantise;
 
 pub use batch::{BatchRow, OutRow, Pass, Tail};
 pub use buffers::{Buffers, Capacity, JOBS, geometry};
 pub use kernels::Kernels;
+pub use product::{Place, Product, Products};
 
 use std::collections::HashMap;
 

@@ -4,7 +4,8 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
-use concertina_formats::{ByteSource, Model, open_gguf, open_safetensors};
+use concertina_elastic::heads::Heads;
+use concertina_formats::{Bert, ByteSource, Model, open_bert, open_gguf, open_safetensors};
 use memmap2::{Advice, Mmap};
 
 use crate::{Error, Result};
@@ -65,26 +66,42 @@ impl ByteSource for MappedFile {
 
 /// Open a model: a GGUF file, or a directory in Hugging Face's safetensors layout.
 pub fn open_model(path: &Path) -> Result<Model> {
-    let file_error = |path: &Path| {
-        let path = path.display().to_string();
-        move |source| Error::File { path, source }
-    };
     if path.is_dir() {
-        let open = |name: &str| -> concertina_formats::Result<Option<Box<dyn ByteSource>>> {
-            // Names come from an index file: none may leave the directory.
-            if Path::new(name).components().count() != 1 || name == ".." || name == "." {
-                return Err(concertina_formats::Error::malformed("weight_map", format!("'{name}' is not a file name")));
-            }
-            let path = path.join(name);
-            if !path.exists() {
-                return Ok(None);
-            }
-            Ok(Some(Box::new(MappedFile::open(&path)?)))
-        };
-        return Ok(open_safetensors(&open)?);
+        return Ok(open_safetensors(&files_of(path))?);
     }
     let file = MappedFile::open(path).map_err(file_error(path))?;
     Ok(open_gguf(Box::new(file))?)
+}
+
+/// Open an encoder: a directory in Hugging Face's safetensors layout.
+pub fn open_encoder(path: &Path) -> Result<Bert> {
+    Ok(open_bert(&files_of(path))?)
+}
+
+/// Read the heads that were trained on an encoder.
+pub fn open_heads(path: &Path) -> Result<Heads> {
+    let bytes = std::fs::read(path).map_err(file_error(path))?;
+    Ok(Heads::from_bytes(&bytes)?)
+}
+
+fn file_error(path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.display().to_string();
+    move |source| Error::File { path, source }
+}
+
+/// Opens the files of a directory by name.
+fn files_of(directory: &Path) -> impl Fn(&str) -> concertina_formats::Result<Option<Box<dyn ByteSource>>> {
+    move |name| {
+        // Names come from an index file: none may leave the directory.
+        if Path::new(name).components().count() != 1 || name == ".." || name == "." {
+            return Err(concertina_formats::Error::malformed("weight_map", format!("'{name}' is not a file name")));
+        }
+        let path = directory.join(name);
+        if !path.exists() {
+            return Ok(None);
+        }
+        Ok(Some(Box::new(MappedFile::open(&path)?)))
+    }
 }
 
 /// BLAKE3 of a file, in hexadecimal.

@@ -5,7 +5,7 @@ mod store;
 mod tune_files;
 mod worker;
 
-pub use file::{MappedFile, blake3_of, open_model};
+pub use file::{MappedFile, blake3_of, open_encoder, open_heads, open_model};
 pub use store::Directory;
 pub use tune_files::TuneFiles;
 pub use worker::Worker;

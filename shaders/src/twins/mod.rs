@@ -4,6 +4,7 @@
 mod adapter;
 mod attention;
 mod decode;
+mod encoder;
 mod matmul;
 mod pages;
 mod pointwise;
@@ -17,6 +18,7 @@ use crate::{Step, Variant};
 pub use adapter::adapter;
 pub use attention::{attn_merge, attn_share, attn_split, kv_quant, rope_kv};
 pub use decode::decode_block;
+pub use encoder::{attn_dense, gelu_erf, layer_norm};
 pub use matmul::{embed, matmul};
 pub use pages::{Plane, hadamard};
 pub use pointwise::{gather_rows, glu, rms_norm};
@@ -96,6 +98,9 @@ pub fn run(call: &Call<'_>) {
         }
         "glu" => glu(s, params!(), a[0], a[1]),
         "adapter" => adapter(s, params!(), a[0], a[1], a[2], a[3]),
+        "layer_norm" => layer_norm(s, params!(), a[0], a[1], a[2]),
+        "gelu_erf" => gelu_erf(s, params!(), a[0]),
+        "attn_dense" => attn_dense(s, params!(), a[0], a[1], a[2]),
         "rope_kv" => rope_kv(s, params!(), a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7]),
         "attn_split" => attn_split(only, s, params!(), a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8]),
         "kv_quant" => kv_quant(s, params!(), a[0], a[1]),

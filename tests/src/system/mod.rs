@@ -2,6 +2,7 @@
 
 mod compare;
 mod contexts;
+mod encoders;
 mod models;
 mod oracle;
 mod process;
@@ -9,6 +10,7 @@ mod surgery;
 
 pub use compare::{Deviation, max_abs, relative, top_index};
 pub use contexts::{ask, by, greedy, serve, store};
+pub use encoders::{Expected, encoder, expected, real_encoder, untrained_heads};
 pub use models::{SMALL_ARCHS, data_model, ids, load, options, real_model, tiny};
 pub use oracle::{Oracle, Prompt};
 pub use process::{Memory, mapped, memory};

@@ -14,8 +14,14 @@ const MAX_DIMS: usize = 4;
 /// Bytes of the header's length.
 const PREFIX: u64 = 8;
 
-/// The tensors of the file `name`, which is source number `source_index`.
-pub(super) fn parse(name: &str, source: &dyn ByteSource, source_index: usize) -> Result<Vec<StoredTensor>> {
+/// The tensors of the file `name`, which is source number `source_index`, but those that are `unneeded`: of them nothing is
+/// checked.
+pub(crate) fn parse(
+    name: &str,
+    source: &dyn ByteSource,
+    source_index: usize,
+    unneeded: impl Fn(&str) -> bool,
+) -> Result<Vec<StoredTensor>> {
     let field = format!("{name} header");
     let len = source.len();
     if len < PREFIX {
@@ -38,7 +44,8 @@ pub(super) fn parse(name: &str, source: &dyn ByteSource, source_index: usize) ->
     let Entries(entries) = serde_json::from_slice(&json).map_err(|e| Error::malformed(field, e.to_string()))?;
     drop(json);
     let data = PREFIX + header_len;
-    entries.into_iter().map(|(name, entry)| entry.check(name, data, len, source_index)).collect()
+    let needed = entries.into_iter().filter(|(name, _)| !unneeded(name));
+    needed.map(|(name, entry)| entry.check(name, data, len, source_index)).collect()
 }
 
 /// Name and description of every tensor, names unique, in the file's order.

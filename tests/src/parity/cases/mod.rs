@@ -3,6 +3,7 @@
 mod adapter;
 mod attention;
 mod embed;
+mod encoder;
 mod logits;
 mod matrix;
 mod merge;
@@ -29,6 +30,9 @@ pub fn cases(variant: &'static Variant, seed: u64) -> Vec<Case> {
         ("rms_norm", _) => pointwise::rms_norm(variant, rng),
         ("glu", _) => pointwise::glu(variant, rng),
         ("adapter", _) => adapter::cases(variant, rng),
+        ("layer_norm", _) => encoder::layer_norm(variant, rng),
+        ("gelu_erf", _) => encoder::gelu_erf(variant, rng),
+        ("attn_dense", _) => encoder::attn_dense(variant, rng),
         ("rope_kv", _) => rope::cases(variant, rng),
         ("attn_split", _) => attention::cases(variant, rng),
         ("kv_quant", _) => quant::cases(variant, rng),

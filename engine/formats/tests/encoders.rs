@@ -1,0 +1,63 @@
+//! Encoders: what is read of their files, what is refused, and word pieces with their places.
+
+use std::collections::BTreeMap;
+
+use concertina_formats::testing::{TinyBert, open_map};
+use concertina_formats::{Bert, Result, WordPieces, open_bert};
+
+fn open(files: &BTreeMap<String, Vec<u8>>) -> Result<Bert> {
+    open_bert(&open_map(files))
+}
+
+#[test]
+fn a_tiny_encoder_is_read_whole() {
+    let tiny = TinyBert::default();
+    let bert = open(&tiny.files()).expect("an encoder");
+    assert_eq!((bert.spec.layers, bert.spec.dim, bert.spec.heads, bert.spec.ffn), (4, 64, 4, 96));
+    assert_eq!((bert.layers.len(), bert.layers[3].down.weight.cols, bert.types.rows), (4, 96, 2));
+    assert_eq!(bert.pieces.vocab_len(), bert.words.rows);
+}
+
+#[test]
+fn pieces_know_their_bytes() {
+    let pieces = WordPieces::from_json(&TinyBert::default().files()["tokenizer.json"]).expect("a tokenizer");
+    let vocabulary = TinyBert::vocabulary();
+    let text = "The QUICKLY fòx. [SEP] 字 zz\u{0}z";
+    let found = pieces.encode(text).expect("pieces");
+    let shown: Vec<(&str, &str)> =
+        found.iter().map(|p| (vocabulary[p.id as usize].as_str(), &text[p.bytes.clone()])).collect();
+    assert_eq!(shown[..5], [("the", "The"), ("quick", "QUICK"), ("##ly", "LY"), ("fox", "fòx"), (".", ".")]);
+    assert!(!found.iter().any(|p| p.id == pieces.sep()), "what a text spells is text: {shown:?}");
+    assert!(shown.contains(&("[UNK]", "字")), "{shown:?}");
+    assert!(found.windows(2).all(|w| w[0].bytes.start <= w[1].bytes.start), "{shown:?}");
+    assert!(pieces.encode("").expect("nothing").is_empty());
+    let long = "fox ".repeat(40);
+    assert_eq!(pieces.encode(&long).expect("pieces").len(), 40, "the file's truncation is off");
+}
+
+#[test]
+fn what_is_no_such_encoder_is_named() {
+    let refused = |named: &str, file: &str, from: &str, to: &str| {
+        let mut files = TinyBert::default().files();
+        let text = String::from_utf8_lossy(&files[file]).into_owned();
+        assert!(text.contains(from), "{file} has {from}");
+        files.insert(file.into(), text.replace(from, to).into_bytes());
+        let error = open(&files).err().expect("refused").to_string();
+        assert!(error.contains(named), "{error}");
+    };
+    refused("hidden_act", "config.json", "\"gelu\"", "\"relu\"");
+    refused("model_type", "config.json", "\"bert\"", "\"llama\"");
+    refused("num_attention_heads", "config.json", "\"num_attention_heads\":4", "\"num_attention_heads\":5");
+    refused("hidden_size", "config.json", "\"hidden_size\":64", "\"hidden_size\":0");
+    refused("word_embeddings", "config.json", "\"vocab_size\":62", "\"vocab_size\":63");
+    refused("[CLS]", "tokenizer.json", "[CLS]", "[CLX]");
+    for file in ["config.json", "tokenizer.json", "model.safetensors"] {
+        let mut files = TinyBert::default().files();
+        files.remove(file);
+        let error = open(&files).err().expect("refused").to_string();
+        assert!(error.contains(file), "{error}");
+    }
+    let mut cut = TinyBert::default().files();
+    cut.get_mut("model.safetensors").expect("a file").truncate(20_000);
+    assert!(open(&cut).is_err());
+}
