@@ -44,7 +44,10 @@ pub mod service;
 pub mod tune;
 mod weights;
 
-pub use api::{Answer, Context, Engine, Finish, GenerateOptions, Options, Planner, Sampling, package_hash};
+pub use api::{
+    Answer, Context, EncoderUse, Engine, Finish, GenerateOptions, Options, Plan, Planner, Prompt, Sampling, Wish,
+    package_hash,
+};
 pub use backend::{Backend, BufferLimits, Counters, Prepared, Restrictions};
 pub use concertina_elastic as elastic;
 pub use concertina_elastic::{LayerShape, LayerUnits, SubModel};

@@ -28,7 +28,7 @@ pub struct Context {
     pub(crate) table_is_new: bool,
     /// A service makes room for it; otherwise all of it must fit as it is written.
     pub(crate) managed: bool,
-    /// The sub-model that wrote the chunks: keys of different levels are not mixed.
+    /// The smallest sub-model that wrote a chunk: smaller ones can read them all.
     pub(crate) written_by: Option<SubModel>,
     /// The device that holds the chunks.
     pub(crate) generation: u64,
@@ -201,17 +201,18 @@ impl Drop for Context {
 }
 
 impl Context {
-    /// Drop what is not valid any more: chunks on a device that is gone, or written by another sub-model than `sub`.
+    /// Drop what is not valid any more: chunks on a device that is gone, or that `sub` cannot read.
     pub(crate) fn settle(&mut self, kv: Arc<Mutex<KvState>>, generation: u64, sub: &SubModel) -> Result<()> {
         if self.generation != generation {
             let fresh = Self::open(kv, generation)?;
             let old = std::mem::replace(self, fresh);
             self.tokens.clone_from(&old.tokens);
         }
-        if self.written_by.as_ref() != Some(sub) {
+        if !self.written_by.as_ref().is_some_and(|wrote| wrote.feeds(sub, 0)) {
             self.drop_kv(0);
-            self.written_by = Some(sub.clone());
         }
+        // From here on the lowest level counts.
+        self.written_by = Some(sub.clone());
         Ok(())
     }
 }

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use concertina_elastic::slo::decide;
 use concertina_elastic::slo::{
     Class, Curve, Decision, Hints, LevelCost, Profile, Profiled, Request, Restriction, Target,
 };
-use concertina_elastic::slo::{Pair, decide};
 use web_time::Instant;
 
 use super::{Answer, Engine};
@@ -29,6 +29,7 @@ pub struct Planner {
     key: String,
     host: Option<Arc<dyn TuneHost>>,
     hints: Hints,
+    trust_heads: bool,
 }
 
 impl Planner {
@@ -44,7 +45,7 @@ impl Planner {
             Some(profile) => profile,
             None => engine.measure_latency().await?,
         };
-        let planner = Self { profile, key, host, hints: Hints::neutral() };
+        let planner = Self { profile, key, host, hints: Hints::neutral(), trust_heads: false };
         planner.keep();
         Ok(planner)
     }
@@ -69,6 +70,16 @@ impl Planner {
     /// How good levels are, where it was measured; see [`Hints`].
     pub fn set_hints(&mut self, hints: Hints) {
         self.hints = hints;
+    }
+
+    /// Let the decision head choose among what is feasible, in place of the general order of levels.
+    pub fn set_trust_heads(&mut self, trust: bool) {
+        self.trust_heads = trust;
+    }
+
+    /// Whether it does.
+    pub fn trusts_heads(&self) -> bool {
+        self.trust_heads
     }
 
     /// A class's target for a prompt of so many tokens behind so many.
@@ -96,11 +107,6 @@ impl Planner {
             tpot_ms: (answer.tokens.len() > 1).then_some(answer.tpot_ms),
         };
         self.profile.observe(answer.level, call);
-    }
-
-    /// A pair that nobody asked to be changed.
-    pub fn whole() -> Pair {
-        Pair { prompt: 100, level: 100 }
     }
 }
 

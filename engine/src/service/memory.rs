@@ -156,7 +156,7 @@ impl Service {
     }
 
     /// Levels whose keys and values a call at `level` can read. A level that cannot be told, for no device is open, cannot.
-    fn readable_by(&mut self, level: u32) -> Vec<u32> {
+    pub(super) fn readable_by(&mut self, level: u32) -> Vec<u32> {
         let slack = self.options.level_slack;
         let Ok(reader) = self.engine.sub_model(level) else { return Vec::new() };
         let feeds = |wrote: &u32| self.engine.sub_model(*wrote).is_ok_and(|wrote| wrote.feeds(&reader, slack));

@@ -19,6 +19,7 @@ mod options;
 mod rates;
 mod report;
 mod restore;
+mod slo;
 mod turns;
 
 use std::collections::BTreeMap;

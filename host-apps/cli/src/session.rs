@@ -24,6 +24,7 @@ const DEFAULT_KV_BYTES: u64 = 512 << 20;
 pub struct Session {
     pub engine: Engine,
     pub path: PathBuf,
+    offline: bool,
 }
 
 impl Session {
@@ -55,7 +56,28 @@ impl Session {
                 engine.adapter()
             );
         }
-        Ok(Self { engine, path })
+        Ok(Self { engine, path, offline: global.offline })
+    }
+
+    /// Load the prompt's encoder, if the model has one: heads in `NAME.encoder.safetensors` beside `NAME.elastic.gguf`. Its
+    /// bottom is pulled where it is not here yet. Returns whether there is one.
+    ///
+    /// # Errors
+    /// If the heads are damaged or for another model, or the bottom cannot be had.
+    pub fn load_encoder(&mut self) -> Result<bool> {
+        let name = self.path.to_string_lossy();
+        let Some(stem) = name.strip_suffix(".elastic.gguf") else { return Ok(false) };
+        let heads = PathBuf::from(format!("{stem}.encoder.safetensors"));
+        if !heads.is_file() {
+            return Ok(false);
+        }
+        let read =
+            concertina::native::open_heads(&heads).with_context(|| format!("{} cannot be used", heads.display()))?;
+        let bottom = resolve_model(Some("minilm"), self.offline)?;
+        let bottom = concertina::native::open_encoder(&bottom)
+            .with_context(|| format!("cannot open the encoder {}", bottom.display()))?;
+        pollster::block_on(self.engine.load_encoder(bottom, read))?;
+        Ok(true)
     }
 
     /// The model as reports name it.

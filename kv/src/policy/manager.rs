@@ -200,6 +200,11 @@ impl<B: ChunkBytes> Manager<B> {
         self.order.iter()
     }
 
+    /// Seconds that restoring a context would take, by these rates.
+    pub fn restore_s(&self, context: u64, rates: &Rates) -> f64 {
+        plan(&self.missing(context), rates, self.features.pipeline, self.split).total_s
+    }
+
     /// A call begins: lock the context, make room, and plan its restore. The caller drops what it is told, then restores.
     ///
     /// # Errors

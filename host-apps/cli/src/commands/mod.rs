@@ -11,5 +11,6 @@ pub mod list;
 pub mod pull;
 pub mod run;
 pub mod sampling;
+pub mod slo;
 pub mod store;
 pub mod tune;

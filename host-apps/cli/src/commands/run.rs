@@ -8,8 +8,8 @@ use clap::Args;
 use concertina::GenerateOptions;
 use concertina::formats::{ChatMessage, Model};
 
-use super::level::LevelArg;
 use super::sampling::SamplingArgs;
+use super::slo::{Outcome, SloArgs, plan};
 use crate::cli::GlobalArgs;
 use crate::session::{Session, finish_name, sampling};
 
@@ -27,7 +27,8 @@ The prompt is read from standard input when it is `-`, or when there is none and
 ///
 /// The answer is written to standard output as it is made. With --json there is one object at the end instead: the
 /// text, the token ids, the time to the first token (`ttft_ms`), the time for each token after it (`tpot_ms`), the
-/// adapter and the level.
+/// adapter and the level. With a target (--ttft-ms, --tpot-ms, --class) the model, and with an encoder the prompt, are made
+/// as small as the target asks for; what was predicted and what came of it is told.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct RunArgs {
@@ -49,7 +50,7 @@ pub struct RunArgs {
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
-    pub level: LevelArg,
+    pub slo: SloArgs,
     #[command(flatten)]
     pub sampling: SamplingArgs,
 }
@@ -71,11 +72,21 @@ pub fn run(global: &GlobalArgs, args: &RunArgs) -> Result<()> {
         Ok(())
     })?;
     let model = session.model_name();
+    let planned = match args.slo.planner(&mut session)? {
+        None => None,
+        Some(planner) => {
+            let of = |model: &Model, text: &str| prompt_parts(model, text, args.system.as_deref(), args.raw);
+            Some((plan(&planner, &mut session, &prompt, of, &args.slo.wish())?, planner))
+        }
+    };
+    if let Some((plan, _)) = &planned {
+        tokens.clone_from(&plan.tokens);
+    }
     let engine = &mut session.engine;
     let options = GenerateOptions {
         max_tokens: args.max_tokens as usize,
         sampling: sampling(&args.sampling),
-        level: args.level.level,
+        level: planned.as_ref().map_or(args.slo.target.fixed_level(), |(plan, _)| plan.decision.pair.level),
         ..GenerateOptions::default()
     };
     let mut context = engine.context()?;
@@ -86,8 +97,14 @@ pub fn run(global: &GlobalArgs, args: &RunArgs) -> Result<()> {
         if written { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     };
     let answer = pollster::block_on(engine.generate(&mut context, &tokens, &options, show))?;
+    let outcome = planned.map(|(plan, mut planner)| {
+        planner.observe(&answer, 0.0);
+        planner.keep();
+        Outcome::new(&plan, &answer)
+    });
     if args.json {
         let report = serde_json::json!({
+            "slo": outcome.as_ref().map(Outcome::json),
             "model": model,
             "adapter": engine.adapter(),
             "text": answer.text,
@@ -104,6 +121,9 @@ pub fn run(global: &GlobalArgs, args: &RunArgs) -> Result<()> {
         println!("{report}");
     } else {
         println!();
+        if let Some(outcome) = &outcome {
+            eprintln!("{}", outcome.line());
+        }
         log::info!(
             "{} tokens in, {} out; first token after {:.0} ms, then {:.1} ms each; level {} on {}",
             answer.context_tokens,
@@ -119,8 +139,13 @@ pub fn run(global: &GlobalArgs, args: &RunArgs) -> Result<()> {
 
 /// Tokens of a prompt: as a user's message where the model has a chat template, else as text to continue.
 fn prompt_tokens(model: &Model, prompt: &str, system: Option<&str>, raw: bool) -> Result<Vec<u32>> {
+    let stray = system.is_some() && model.chat.is_none();
+    ensure!(!stray, "this model has no chat template, so there is no place for --system");
+    Ok(prompt_parts(model, prompt, system, raw)?)
+}
+
+fn prompt_parts(model: &Model, prompt: &str, system: Option<&str>, raw: bool) -> concertina::Result<Vec<u32>> {
     let Some(template) = model.chat.as_ref().filter(|_| !raw) else {
-        ensure!(system.is_none(), "this model has no chat template, so there is no place for --system");
         return Ok(model.tokenizer.encode_prompt(prompt, false)?);
     };
     let message = |role: &str, content: &str| ChatMessage { role: role.into(), content: content.into() };

@@ -9,6 +9,7 @@ use anyhow::{Result, ensure};
 use clap::Args;
 
 use super::sampling::SamplingArgs;
+use super::slo::TargetArgs;
 use crate::cli::GlobalArgs;
 use crate::session::{Session, context_tokens};
 use input::{Input, Line};
@@ -20,6 +21,7 @@ Examples:
   concertina chat
   concertina chat -m qwen-0.5b --system \"You answer in one sentence.\"
   concertina chat --greedy --max-tokens 200
+  concertina chat --class quick                        smaller sub-models, as each message's target asks for
   printf 'Name a river.\\nAnd another.\\n' | concertina chat      each line is a message
 
 While chatting: Ctrl-C stops the answer, Ctrl-D ends the chat, the arrow keys bring back earlier lines, and /help lists
@@ -55,6 +57,8 @@ pub struct ChatArgs {
     /// Use no kernels that quantise activations: slower, and closer to the model's own numbers
     #[arg(long)]
     pub exact: bool,
+    #[command(flatten)]
+    pub target: TargetArgs,
     #[command(flatten)]
     pub sampling: SamplingArgs,
 }

@@ -6,13 +6,14 @@ use std::pin::pin;
 use std::time::Instant;
 
 use anyhow::Result;
-use concertina::{Answer, Context, Finish, GenerateOptions};
+use concertina::{Answer, Context, Finish, GenerateOptions, Planner, Wish};
 use futures::future::{Either, select};
 
 use super::ChatArgs;
 use super::conversation::Conversation;
 use super::interrupt::Interrupt;
-use crate::session::{LEVEL, Session, sampling};
+use crate::commands::slo::Outcome;
+use crate::session::{Session, sampling};
 
 /// Tokens of a piece of prompt on a CPU.
 const SOFTWARE_PIECE: usize = 32;
@@ -23,6 +24,9 @@ pub struct Talk {
     context: Context,
     conversation: Conversation,
     options: GenerateOptions,
+    /// Of calls with a target.
+    planner: Option<Planner>,
+    wish: Wish,
     interrupt: Interrupt,
     last: Option<Figures>,
 }
@@ -35,23 +39,27 @@ struct Figures {
     prefill_tokens: usize,
     answer_tokens: usize,
     dropped_messages: usize,
+    level: u32,
+    /// Of a call with a target.
+    outcome: Option<Outcome>,
     ttft_ms: f64,
     tpot_ms: f64,
 }
 
 impl Talk {
-    pub fn new(session: Session, args: &ChatArgs, interrupt: Interrupt) -> Result<Self> {
+    pub fn new(mut session: Session, args: &ChatArgs, interrupt: Interrupt) -> Result<Self> {
         let options = GenerateOptions {
             max_tokens: args.max_tokens as usize,
             sampling: sampling(&args.sampling),
-            level: LEVEL,
+            level: args.target.fixed_level(),
             // An answer can be stopped between two pieces of its prompt: on a CPU a long one would take too long.
             piece: if session.engine.is_software() { SOFTWARE_PIECE } else { 0 },
             ..GenerateOptions::default()
         };
+        let (planner, wish) = (args.target.planner(&mut session.engine)?, args.target.wish());
         let context = session.engine.context()?;
         let conversation = Conversation::new(args.system.clone());
-        Ok(Self { session, context, conversation, options, interrupt, last: None })
+        Ok(Self { session, context, conversation, options, planner, wish, interrupt, last: None })
     }
 
     /// The first line at a terminal.
@@ -108,6 +116,10 @@ impl Talk {
         }
         let total = prompt.tokens.len();
         let kept = self.context.keep_common(&prompt.tokens);
+        let planned = self.planner.as_ref().map(|p| p.plan_level(total - kept, kept, 0.0, &self.wish));
+        if let Some((decision, _)) = planned {
+            self.options.level = decision.pair.level;
+        }
         let answering = self.interrupt.answering();
         let begun = Instant::now();
         let (mut first_ms, mut last_ms) = (0.0, 0.0);
@@ -138,7 +150,14 @@ impl Talk {
             return Err(e.into());
         }
         let mut figures = match found {
-            Some(answer) => Figures::of(&answer),
+            Some(answer) => {
+                if let Some(planner) = &mut self.planner {
+                    planner.observe(&answer, 0.0);
+                    planner.keep();
+                }
+                let outcome = planned.map(|(decision, target)| Outcome::of_level(decision, target, &answer));
+                Figures { outcome, ..Figures::of(&answer) }
+            }
             None => {
                 let answer_tokens = self.context.tokens().len().saturating_sub(total);
                 let steps = answer_tokens.saturating_sub(1).max(1) as f64;
@@ -148,6 +167,8 @@ impl Talk {
                     prefill_tokens: total - resident.min(total),
                     answer_tokens,
                     dropped_messages: 0,
+                    level: self.options.level,
+                    outcome: None,
                     ttft_ms: first_ms,
                     tpot_ms: (last_ms - first_ms) / steps,
                 }
@@ -160,9 +181,12 @@ impl Talk {
     /// One line after an answer.
     fn status(&self, f: &Figures) -> String {
         let rate = if f.tpot_ms > 0.0 { format!("{:.1} tokens/s, ", 1e3 / f.tpot_ms) } else { String::new() };
-        let Figures { answer_tokens, ttft_ms, .. } = f;
+        if let Some(outcome) = &f.outcome {
+            return outcome.line();
+        }
+        let Figures { answer_tokens, ttft_ms, level, .. } = f;
         let adapter = self.session.engine.adapter();
-        format!("[{answer_tokens} tokens, first after {ttft_ms:.0} ms, {rate}level {LEVEL}, {adapter}]")
+        format!("[{answer_tokens} tokens, first after {ttft_ms:.0} ms, {rate}level {level}, {adapter}]")
     }
 
     /// The last answer in numbers.
@@ -173,12 +197,13 @@ impl Talk {
         let reused = f.context_tokens.saturating_sub(f.prefill_tokens);
         format!(
             "context      {total} of {} tokens; {} read for this answer, {reused} kept from before; {} messages dropped\n\
-             accuracy     level {LEVEL} (percent of the model){}\n\
+             accuracy     level {} (percent of the model){}\n\
              performance  first token after {:.0} ms (TTFT), {:.1} ms a token after it (TPOT), {} tokens\n\
              adapter      {}",
             engine.context_limit(),
             f.prefill_tokens,
             f.dropped_messages,
+            f.level,
             if f.finish == Finish::Cancelled { "; stopped by you" } else { "" },
             f.ttft_ms,
             f.tpot_ms,
@@ -196,6 +221,8 @@ impl Figures {
             prefill_tokens: answer.prefill_tokens,
             answer_tokens: answer.tokens.len(),
             dropped_messages: 0,
+            level: answer.level,
+            outcome: None,
             ttft_ms: answer.ttft_ms,
             tpot_ms: answer.tpot_ms,
         }

@@ -6,7 +6,9 @@ use clap::{Args, Subcommand};
 use concertina::service::{ContextId, Policy};
 
 use super::id::parse_id;
+use crate::commands::level::LevelArg;
 use crate::commands::sampling::SamplingArgs;
+use crate::commands::slo::TargetArgs;
 
 /// What each command of contexts takes.
 #[derive(Debug, Clone, Args)]
@@ -121,7 +123,7 @@ pub enum ContextCommand {
     Fork(ForkArgs),
     /// Bring a context back to memory before it is needed
     #[command(after_help = PREWARM)]
-    Prewarm(IdArgs),
+    Prewarm(PrewarmArgs),
     /// Count the tokens of a text
     #[command(after_help = MEASURE)]
     Measure(MeasureArgs),
@@ -156,6 +158,8 @@ pub struct AskArgs {
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_tokens: u32,
     #[command(flatten)]
+    pub target: TargetArgs,
+    #[command(flatten)]
     pub sampling: SamplingArgs,
 }
 
@@ -165,6 +169,16 @@ pub struct AppendArgs {
     pub id: IdArgs,
     /// The text; `-` for standard input
     pub text: String,
+    #[command(flatten)]
+    pub level: LevelArg,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct PrewarmArgs {
+    #[command(flatten)]
+    pub id: IdArgs,
+    #[command(flatten)]
+    pub level: LevelArg,
 }
 
 #[derive(Debug, Clone, Copy, Args)]
@@ -227,7 +241,8 @@ impl ContextCommand {
             Self::Show(args) => Some(args.id.id),
             Self::Fork(args) => Some(args.id.id),
             Self::Compact(args) => Some(args.id.id),
-            Self::Prewarm(args) | Self::Pin(args) | Self::Unpin(args) | Self::Delete(args) => Some(args.id),
+            Self::Prewarm(args) => Some(args.id.id),
+            Self::Pin(args) | Self::Unpin(args) | Self::Delete(args) => Some(args.id),
         }
     }
 

@@ -16,7 +16,8 @@ use super::args::{AppendArgs, AskArgs, CommonArgs};
 use super::id::show_id;
 use crate::commands::chat::interrupt::Interrupt;
 use crate::commands::run::prompt_text;
-use crate::session::{LEVEL, finish_name, sampling};
+use crate::commands::slo::Outcome;
+use crate::session::{finish_name, sampling};
 
 /// Tokens of a piece of prompt on a CPU, between which a call can be stopped.
 const SOFTWARE_PIECE: usize = 32;
@@ -40,10 +41,15 @@ pub fn ask(
 ) -> Result<()> {
     let id = args.id.id;
     let tokens = pollster::block_on(service.turn(app, id, message))?;
+    let mut planner = args.target.planner(service.engine_mut())?;
+    let planned = match &planner {
+        Some(planner) => Some(pollster::block_on(service.plan(app, id, tokens.len(), planner, &args.target.wish()))?),
+        None => None,
+    };
     let options = GenerateOptions {
         max_tokens: args.max_tokens as usize,
         sampling: sampling(&args.sampling),
-        level: LEVEL,
+        level: planned.as_ref().map_or(args.target.fixed_level(), |(decision, _)| decision.pair.level),
         piece: if service.engine().is_software() { SOFTWARE_PIECE } else { 0 },
         ..GenerateOptions::default()
     };
@@ -80,10 +86,20 @@ pub fn ask(
         eprintln!("(stopped; your message was taken back)");
         return Ok(());
     };
+    if let Some(planner) = &mut planner {
+        planner.observe(&served.answer, served.switch.ready_ms);
+        planner.keep();
+    }
+    let outcome = planned.map(|(decision, target)| Outcome::of_level(decision, target, &served.answer));
     if common.json {
-        println!("{}", report(app, &show_id(id), &served));
+        let mut report = report(app, &show_id(id), &served);
+        report["slo"] = outcome.as_ref().map_or(Value::Null, Outcome::json);
+        println!("{report}");
     } else {
         println!();
+        if let Some(outcome) = &outcome {
+            eprintln!("{}", outcome.line());
+        }
         eprintln!("{}", status(&served));
     }
     Ok(())
@@ -95,7 +111,7 @@ pub fn append(service: &mut Service, app: &str, args: &AppendArgs, text: &str) -
     let empty = pollster::block_on(service.tokens(app, id))?.is_empty();
     let tokenizer = service.engine().tokenizer();
     let tokens = if empty { tokenizer.encode_prompt(text, false)? } else { tokenizer.encode(text, false)? };
-    Ok(pollster::block_on(service.append(app, id, &tokens, LEVEL))?)
+    Ok(pollster::block_on(service.append(app, id, &tokens, args.level.level))?)
 }
 
 /// One line after an answer.

@@ -14,7 +14,6 @@ use super::usage::{usage_json, usage_table};
 use crate::cli::GlobalArgs;
 use crate::commands::chat::interrupt::Interrupt;
 use crate::pull::human_binary_bytes;
-use crate::session::LEVEL;
 
 /// What commands share.
 pub struct Desk<'a> {
@@ -56,7 +55,7 @@ impl Desk<'_> {
                 made(common, id)?;
             }
             ContextCommand::Prewarm(args) => {
-                let switch = pollster::block_on(contexts.service()?.prewarm(app, args.id, LEVEL))?;
+                let switch = pollster::block_on(contexts.service()?.prewarm(app, args.id.id, args.level.level))?;
                 remark(common, &switch_json(&switch), &way_back(&switch))?;
             }
             ContextCommand::Measure(args) => {

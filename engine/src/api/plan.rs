@@ -1,0 +1,198 @@
+//! A call with a target: how much of its prompt and of the model it gets (ElastiLM, arXiv 2409.09071).
+
+use concertina_elastic::prompt::{Word, join, shorten, words};
+use concertina_elastic::slo::{Class, Curve, Decision, Hints, Request, Restriction, Target};
+use concertina_formats::Model;
+use web_time::Instant;
+
+use super::{Engine, Planner};
+use crate::Result;
+use crate::encoder::{self, Encoded};
+
+/// Prompts of fewer words are read whole: there is nothing to choose among.
+const FEWEST_WORDS: usize = 12;
+/// Words of the texts that the encoder's time is measured on.
+const MEASURED_WORDS: [usize; 2] = [24, 160];
+
+/// What a call asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Wish {
+    /// Times in milliseconds.
+    pub target: Target,
+    /// Times as a share of the whole model's on the whole prompt; where both are given the stricter one holds.
+    pub class: Option<Class>,
+    /// Levels that are not to be chosen.
+    pub only: Restriction,
+}
+
+impl Wish {
+    /// Whether there is nothing to decide.
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A prompt and what stands around it.
+pub struct Prompt<'a> {
+    /// The part that may be shortened.
+    pub text: &'a str,
+    /// Words of it that stay, by number; the rest may go.
+    pub keep: &'a dyn Fn(usize) -> bool,
+    /// All tokens that are run for such a text: the template's too.
+    pub tokens: &'a dyn Fn(&Model, &str) -> Result<Vec<u32>>,
+    /// Tokens of the context before it.
+    pub context: usize,
+    /// Milliseconds that pass before its prefill: waiting, restoring.
+    pub before_ms: f64,
+}
+
+/// What became of the encoder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EncoderUse {
+    /// None is loaded, or the prompt is too short for one.
+    None,
+    /// The whole prompt could be read at a level that is as good, the encoder's time counted: it was not run.
+    Aside,
+    /// It read the prompt.
+    Used,
+}
+
+/// What a call gets.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Tokens to run.
+    pub tokens: Vec<u32>,
+    /// Levels, and the times that they should take.
+    pub decision: Decision,
+    /// What was asked for, in milliseconds.
+    pub target: Target,
+    /// Words of the prompt, and of what is left of it.
+    pub words: usize,
+    /// Words of what is left of it.
+    pub kept_words: usize,
+    /// What became of the encoder.
+    pub encoder: EncoderUse,
+    /// Milliseconds that deciding took: they are part of the time to the first token.
+    pub took_ms: f64,
+}
+
+impl Planner {
+    /// Measure the encoder that is loaded, if one is.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub async fn measure_encoder(&mut self, engine: &mut Engine) -> Result<()> {
+        let mut points = Vec::new();
+        if engine.heads().is_some() {
+            for (i, count) in MEASURED_WORDS[..1].iter().chain(&MEASURED_WORDS).enumerate() {
+                let text: Vec<String> = (0..*count).map(|word| format!("word{}", word % 7)).collect();
+                let begin = Instant::now();
+                engine.encode(&text.join(" "), encoder::Target::NONE).await?;
+                // The first time everything is made ready.
+                if i > 0 {
+                    points.push((*count as f64, begin.elapsed().as_secs_f64() * 1e3));
+                }
+            }
+        }
+        self.set_encoder(Curve(points));
+        Ok(())
+    }
+
+    /// Decide on the level alone, for `prompt` tokens behind `context` whose prefill begins in `before_ms`.
+    pub fn plan_level(&self, prompt: usize, context: usize, before_ms: f64, wish: &Wish) -> (Decision, Target) {
+        let target = self.target_of(wish, prompt, context);
+        let request = Request { target, prompt: 0, fixed: prompt, context, before_ms, words: 0 };
+        (self.decide(&request, None, false, wish.only), target)
+    }
+
+    /// Decide what a call gets, and shorten its prompt accordingly.
+    ///
+    /// # Errors
+    /// If the tokenizer, the template or the device fails.
+    pub async fn plan(&self, engine: &mut Engine, prompt: &Prompt<'_>, wish: &Wish) -> Result<Plan> {
+        let begin = Instant::now();
+        let whole = (prompt.tokens)(&engine.model, prompt.text)?;
+        let fixed = (prompt.tokens)(&engine.model, "")?.len().min(whole.len());
+        let of_text = words(prompt.text);
+        let target = self.target_of(wish, whole.len(), prompt.context);
+        let request = Request {
+            target,
+            prompt: whole.len() - fixed,
+            fixed,
+            context: prompt.context,
+            before_ms: prompt.before_ms,
+            words: of_text.len(),
+        };
+        let has_encoder = engine.heads().is_some() && of_text.len() >= FEWEST_WORDS;
+        let first = self.decide(&request, None, has_encoder, wish.only);
+        let mut plan = Plan {
+            tokens: whole,
+            decision: first,
+            target,
+            words: of_text.len(),
+            kept_words: of_text.len(),
+            encoder: if has_encoder { EncoderUse::Aside } else { EncoderUse::None },
+            took_ms: 0.0,
+        };
+        if has_encoder && first.pair.prompt < 100 {
+            let encoded = engine.encode(prompt.text, self.percents(&request)).await?;
+            plan.encoder = EncoderUse::Used;
+            let hints = self.trusts_heads().then(|| hints(engine, &encoded)).flatten();
+            plan.decision = self.decide(&request, hints.as_ref(), true, wish.only);
+            let percent = plan.decision.pair.prompt;
+            if percent < 100 {
+                let kept = kept(&of_text, &encoded, percent, prompt.keep);
+                plan.kept_words = kept.len();
+                plan.tokens = (prompt.tokens)(&engine.model, &join(prompt.text, &of_text, &kept))?;
+            }
+        }
+        plan.took_ms = begin.elapsed().as_secs_f64() * 1e3;
+        Ok(plan)
+    }
+
+    /// The target in milliseconds.
+    pub fn target_of(&self, wish: &Wish, prompt: usize, context: usize) -> Target {
+        let Some(class) = wish.class else { return wish.target };
+        let of_class = self.target(class, prompt, context);
+        let least = |a: Option<f64>, b: Option<f64>| match (a, b) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        Target {
+            ttft_ms: least(wish.target.ttft_ms, of_class.ttft_ms),
+            tpot_ms: least(wish.target.tpot_ms, of_class.tpot_ms),
+        }
+    }
+
+    /// The target as the decision head knows it: percent of what the whole model takes.
+    fn percents(&self, request: &Request) -> encoder::Target {
+        let (ttft, tpot) = self.predict(100, request.fixed + request.prompt, request.context);
+        let percent = |most: Option<f64>, full: f64| {
+            most.map_or(100, |most| (most / full.max(1e-9) * 100.0).round().clamp(1.0, 100.0) as u32)
+        };
+        encoder::Target {
+            ttft_percent: percent(request.target.ttft_ms, ttft),
+            tpot_percent: percent(request.target.tpot_ms, tpot),
+        }
+    }
+}
+
+/// Words that stay.
+fn kept(of_text: &[Word], encoded: &Encoded, percent: u32, keep: &dyn Fn(usize) -> bool) -> Vec<usize> {
+    let marked: Vec<bool> = (0..of_text.len()).map(keep).collect();
+    shorten(of_text, &encoded.scores, percent, &marked)
+}
+
+/// What the decision head says, as logarithms of probabilities.
+fn hints(engine: &Engine, encoded: &Encoded) -> Option<Hints> {
+    let heads = engine.heads()?;
+    let scores = |levels: &[u32], logits: &[f32]| -> Vec<(u32, f64)> {
+        let most = logits.iter().fold(f32::NEG_INFINITY, |m, l| m.max(*l));
+        let sum: f64 = logits.iter().map(|l| f64::from(l - most).exp()).sum();
+        levels.iter().zip(logits).map(|(level, l)| (*level, f64::from(l - most) - sum.ln())).collect()
+    };
+    Some(Hints {
+        prompt: scores(&heads.prompt_levels, &encoded.decision.prompt),
+        level: scores(&heads.model_levels, &encoded.decision.model),
+    })
+}
