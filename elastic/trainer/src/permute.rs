@@ -52,6 +52,6 @@ fn permute_layer(layer: &mut LayerNet, order: &LayerOrder, head_dim: usize) -> R
 }
 
 /// Old rows at each new place, where a unit is `each` rows.
-pub(crate) fn blocks(order: &[u32], each: usize) -> Vec<u32> {
+fn blocks(order: &[u32], each: usize) -> Vec<u32> {
     order.iter().flat_map(|unit| (0..each as u32).map(move |i| unit * each as u32 + i)).collect()
 }

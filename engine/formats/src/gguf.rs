@@ -7,10 +7,12 @@
 
 mod cursor;
 mod metadata;
+mod reorder;
 mod tensors;
 mod write;
 
 pub use metadata::{Array, Metadata, Value};
+pub use reorder::{UnitOrder, reorder};
 pub use write::{TensorHeader, write};
 pub(crate) use write::{pair_value, string};
 

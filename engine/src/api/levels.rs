@@ -81,6 +81,12 @@ impl Engine {
         subs.into_iter().try_for_each(|sub| self.set_sub_model(sub))
     }
 
+    /// Bytes that a level's recovery adapters take as they are stored.
+    pub fn adapter_bytes(&self, level: u32) -> u64 {
+        let of_level = self.adapters.iter().find(|adapters| adapters.level == level);
+        of_level.map_or(0, |level| level.sites.iter().map(|(_, _, adapter)| adapter.bytes() as u64).sum())
+    }
+
     fn set_adapters(&mut self, adapters: LevelAdapters) -> Result<()> {
         let device = self.device.as_mut().ok_or_else(|| Error::DeviceLost("no device is open".into()))?;
         device.forward.set_adapters(&mut device.backend, &adapters)?;
@@ -100,6 +106,10 @@ impl Engine {
     /// If the level is not between 1 and 100.
     pub fn level_run(&self, level: u32) -> Result<u32> {
         check_level(level)?;
+        // One that was set by hand is taken at its word.
+        if self.sub_models.iter().any(|sub| sub.level == level) {
+            return Ok(level);
+        }
         let below = self.table.iter().rev().find(|of_table| **of_table <= level);
         Ok(below.or(self.table.first()).copied().unwrap_or(level))
     }

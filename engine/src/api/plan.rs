@@ -36,7 +36,7 @@ impl Wish {
 pub struct Prompt<'a> {
     /// The part that may be shortened.
     pub text: &'a str,
-    /// Words of it that stay, by number; the rest may go.
+    /// Words of it that stay, by number; of the rest a prompt level keeps its share.
     pub keep: &'a dyn Fn(usize) -> bool,
     /// All tokens that are run for such a text: the template's too.
     pub tokens: &'a dyn Fn(&Model, &str) -> Result<Vec<u32>>,
@@ -115,15 +115,18 @@ impl Planner {
         let fixed = (prompt.tokens)(&engine.model, "")?.len().min(whole.len());
         let of_text = words(prompt.text);
         let target = self.target_of(wish, whole.len(), prompt.context);
+        // Words that may go, and their share of the tokens.
+        let droppable = (0..of_text.len()).filter(|word| !(prompt.keep)(*word)).count();
+        let of_prompt = (whole.len() - fixed) * droppable / of_text.len().max(1);
         let request = Request {
             target,
-            prompt: whole.len() - fixed,
-            fixed,
+            prompt: of_prompt,
+            fixed: whole.len() - of_prompt,
             context: prompt.context,
             before_ms: prompt.before_ms,
             words: of_text.len(),
         };
-        let has_encoder = engine.heads().is_some() && of_text.len() >= FEWEST_WORDS;
+        let has_encoder = engine.heads().is_some() && droppable >= FEWEST_WORDS;
         let first = self.decide(&request, None, has_encoder, wish.only);
         let mut plan = Plan {
             tokens: whole,
@@ -180,7 +183,10 @@ impl Planner {
 /// Words that stay.
 fn kept(of_text: &[Word], encoded: &Encoded, percent: u32, keep: &dyn Fn(usize) -> bool) -> Vec<usize> {
     let marked: Vec<bool> = (0..of_text.len()).map(keep).collect();
-    shorten(of_text, &encoded.scores, percent, &marked)
+    let stay = marked.iter().filter(|marked| **marked).count();
+    // The level is of the words that may go; those that stay come on top.
+    let wanted = stay + ((of_text.len() - stay) * percent as usize).div_ceil(100);
+    shorten(of_text, &encoded.scores, (100 * wanted).div_ceil(of_text.len().max(1)) as u32, &marked)
 }
 
 /// What the decision head says, as logarithms of probabilities.

@@ -312,6 +312,9 @@ pub fn layers(
     let mut recorder = Recorder { spec, kernels, buffers, family, rotate, widths, recording: Recording::default() };
     recorder.embed(&weights.embed);
     for (i, (layer, units)) in weights.layers.iter().zip(&sub.layers).enumerate() {
+        if units.groups == 0 && units.neurons == 0 {
+            continue;
+        }
         recorder.layer(i, layer, Kept { units: *units, adapters }, rows)?;
     }
     Ok(recorder.recording)

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{bench, chat, ctx, doctor, elasticize, eval, list, pull, run, store, tune};
+use crate::commands::{bench, chat, ctx, doctor, elastic, elasticize, eval, list, pull, run, store, tune};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -63,6 +63,8 @@ pub enum Command {
     Bench(bench::BenchCommand),
     Tune(tune::TuneArgs),
     Elasticize(elasticize::ElasticizeArgs),
+    #[command(subcommand)]
+    Elastic(elastic::ElasticCommand),
 }
 
 /// Runs the command. The exit code is not 0 where the command ran but has bad news.
@@ -80,6 +82,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Bench(command) => bench::run(global, &command)?,
         Command::Tune(args) => tune::run(global, &args)?,
         Command::Elasticize(args) => elasticize::run(global, &args)?,
+        Command::Elastic(command) => elastic::run(global, &command)?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -150,6 +153,16 @@ mod tests {
             "elasticize",
             "elasticize smollm2 --order-only --out d --data t --down-format q5_1 --seed 2",
             "elasticize -m smollm2 --steps 10 --down-format q8-0",
+            "run --class quick hello",
+            "run --ttft-ms 300 --tpot-ms 20.5 --prompt-level 60 hello",
+            "chat --class instant",
+            "ctx ask 0123456789abcdef hello --ttft-ms 300 --level 60",
+            "ctx prewarm 0123456789abcdef --level 60",
+            "eval mc --file f.jsonl --level 60 --no-adapters",
+            "bench slo --apps a.jsonl,b.jsonl --requests 60 --skew -0.25 --policies ours,full --json",
+            "elastic apply smollm2 --package p --out d",
+            "elastic show -m m.gguf --text t --svg s.svg --json",
+            "elastic cap --apps a.jsonl --levels 20,100 --prompt-levels 60,100 --json --svg s.svg",
         ];
         for line in lines {
             let words = std::iter::once("concertina").chain(line.split(' '));
@@ -192,6 +205,12 @@ mod tests {
             "ctx list --kv-memory some",
             "ctx new --app=",
             "ctx compact 0123456789abcdef --keep 1",
+            "run --ttft-ms 0 hello",
+            "run --class fast hello",
+            "run --prompt-level 10 hello",
+            "run --level 0 hello",
+            "bench slo",
+            "elastic",
             "ctx",
             "store",
         ] {

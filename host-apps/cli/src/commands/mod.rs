@@ -4,6 +4,7 @@ pub mod bench;
 pub mod chat;
 pub mod ctx;
 pub mod doctor;
+pub mod elastic;
 pub mod elasticize;
 pub mod eval;
 pub mod level;

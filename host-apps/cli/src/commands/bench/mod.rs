@@ -4,8 +4,9 @@ pub mod decode;
 pub mod impact;
 pub mod kernels;
 pub mod prefill;
-mod report;
+pub mod report;
 pub mod restore;
+pub mod slo;
 pub mod switch;
 pub mod trace;
 
@@ -23,7 +24,7 @@ Examples:
   concertina bench kernels --svg roofline.svg --trace pass.json
   concertina bench switch --svg switch.svg";
 
-/// Measure the speed of prefill, of decode, of every kernel and of coming back to contexts on this machine.
+/// Measure the speed of prefill, of decode, of every kernel, of coming back to contexts and of meeting targets on this machine.
 #[derive(Debug, Clone, Subcommand)]
 #[command(after_help = EXAMPLES)]
 pub enum BenchCommand {
@@ -32,6 +33,7 @@ pub enum BenchCommand {
     Kernels(kernels::KernelsArgs),
     Impact(impact::ImpactArgs),
     Restore(restore::RestoreArgs),
+    Slo(slo::SloBenchArgs),
     Switch(switch::SwitchArgs),
     Trace(trace::TraceArgs),
 }
@@ -61,6 +63,7 @@ pub fn run(global: &GlobalArgs, command: &BenchCommand) -> Result<()> {
         BenchCommand::Kernels(args) => kernels::run(global, args),
         BenchCommand::Impact(args) => impact::run(global, args),
         BenchCommand::Restore(args) => restore::run(global, args),
+        BenchCommand::Slo(args) => slo::run(global, args),
         BenchCommand::Switch(args) => switch::run(global, args),
         BenchCommand::Trace(args) => trace::run_command(global, args),
     }
