@@ -6,6 +6,7 @@ mod error;
 pub mod heads;
 mod order;
 pub mod package;
+pub mod prompt;
 mod submodel;
 
 pub use error::Error;
