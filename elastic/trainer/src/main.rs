@@ -8,6 +8,8 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use concertina_trainer::compare::{Compare, compare};
 use concertina_trainer::elasticize::{Order, elasticize};
+use concertina_trainer::heads::bench::{self, Bench};
+use concertina_trainer::heads::labels::label_all;
 use concertina_trainer::watch::Lines;
 use concertina_trainer::workshop::Effort;
 
@@ -36,6 +38,53 @@ enum Command {
         #[arg(long, value_delimiter = ',')]
         row: Vec<String>,
     },
+    /// The heads of the prompt's encoder: labels, training, the file; goes on where it was stopped
+    Heads(Encoder),
+}
+
+#[derive(Debug, clap::Args)]
+struct Encoder {
+    /// The model that `elasticize` wrote, with its package beside it
+    #[arg(long)]
+    model: PathBuf,
+    /// Where results and everything on the way to them are kept
+    #[arg(long)]
+    out: PathBuf,
+    /// Where archives of text are kept
+    #[arg(long)]
+    data: PathBuf,
+    /// A folder with MiniLM's model.safetensors and tokenizer.json
+    #[arg(long)]
+    minilm: PathBuf,
+    /// Prompts whose words are labelled
+    #[arg(long, default_value_t = 200)]
+    prompts: usize,
+    /// Questions that are answered at every pair of levels
+    #[arg(long, default_value_t = 200)]
+    questions: usize,
+    /// Seed of all draws
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+impl Encoder {
+    fn order(&self) -> bench::Order {
+        let name = self.model.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        bench::Order {
+            model: self.model.clone(),
+            out: self.out.clone(),
+            data: self.data.clone(),
+            minilm: self.minilm.clone(),
+            seed: self.seed,
+            prompts: self.prompts,
+            questions: self.questions,
+            // Without this machine's paths: the report is part of the file.
+            command: format!(
+                "concertina-trainer heads --model {name} --prompts {} --questions {} --seed {}",
+                self.prompts, self.questions, self.seed
+            ),
+        }
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -97,6 +146,12 @@ fn main() -> Result<()> {
             let table = compare(&common.order(), &Compare { windows, levels: level, rows: row }, &mut watch)?;
             println!("{}", table.text());
             println!("{}", serde_json::to_string(&table)?);
+        }
+        Command::Heads(encoder) => {
+            let order = encoder.order();
+            let bench = Bench::open(&order)?;
+            label_all(&bench, "labels-train", &bench.train(0, order.prompts), 4, &mut watch)?;
+            label_all(&bench, "labels-held-out", &bench.held_out(120), 1, &mut watch)?;
         }
     }
     Ok(())
