@@ -20,6 +20,7 @@ mod permute;
 pub mod random;
 pub mod recover;
 pub mod rewrite;
+pub mod stats;
 pub mod teacher;
 pub mod watch;
 pub mod workshop;

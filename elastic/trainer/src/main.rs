@@ -8,8 +8,10 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use concertina_trainer::compare::{Compare, compare};
 use concertina_trainer::elasticize::{Order, elasticize};
-use concertina_trainer::heads::bench::{self, Bench};
-use concertina_trainer::heads::labels::label_all;
+use concertina_trainer::heads::bench;
+use concertina_trainer::heads::make::heads;
+use concertina_trainer::heads::report::{decisions, decisions_text, prompt_levels};
+use concertina_trainer::heads::table;
 use concertina_trainer::watch::Lines;
 use concertina_trainer::workshop::Effort;
 
@@ -40,6 +42,22 @@ enum Command {
     },
     /// The heads of the prompt's encoder: labels, training, the file; goes on where it was stopped
     Heads(Encoder),
+    /// Held-out prompts shortened: the score head against other ways to choose words
+    Prompts {
+        #[command(flatten)]
+        encoder: Encoder,
+        /// Held-out prompts
+        #[arg(long, default_value_t = 120)]
+        held_out: usize,
+    },
+    /// Held-out questions answered at the levels that the decision head picks, against other ways to pick
+    Decisions {
+        #[command(flatten)]
+        encoder: Encoder,
+        /// Held-out questions
+        #[arg(long, default_value_t = 150)]
+        held_out: usize,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -148,10 +166,21 @@ fn main() -> Result<()> {
             println!("{}", serde_json::to_string(&table)?);
         }
         Command::Heads(encoder) => {
-            let order = encoder.order();
-            let bench = Bench::open(&order)?;
-            label_all(&bench, "labels-train", &bench.train(0, order.prompts), 4, &mut watch)?;
-            label_all(&bench, "labels-held-out", &bench.held_out(120), 1, &mut watch)?;
+            let (path, bytes) = heads(&encoder.order(), &mut watch)?;
+            println!("{}: {bytes} bytes, BLAKE3 {}", path.display(), concertina_trainer::file::hash(&path)?);
+        }
+        Command::Prompts { encoder, held_out } => {
+            let report = prompt_levels(&encoder.order(), held_out, &mut watch)?;
+            println!("{}", table::text(&report.cells));
+            for (row, agreement) in &report.agreement {
+                println!("{row}: rank correlation {:.3} ± {:.3} with the labels", agreement.mean, agreement.within);
+            }
+            println!("{}", serde_json::to_string(&report)?);
+        }
+        Command::Decisions { encoder, held_out } => {
+            let picks = decisions(&encoder.order(), held_out, &mut watch)?;
+            println!("{}", decisions_text(&picks));
+            println!("{}", serde_json::to_string(&picks)?);
         }
     }
     Ok(())

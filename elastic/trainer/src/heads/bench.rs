@@ -9,7 +9,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::prompts::{Prompt, prompts};
-use super::records::Records;
+use super::records::{Records, seconds};
+use crate::compare::read_package;
 use crate::data::{Question, Split, fetch_all, read_questions};
 use crate::file;
 use crate::net::Net;
@@ -48,6 +49,8 @@ pub struct Bench {
     pub package: Package,
     /// BLAKE3 of the model's file.
     pub hash: String,
+    /// BLAKE3 of the package's file.
+    pub package_hash: String,
     folder: PathBuf,
     seed: u64,
     train: Vec<Question>,
@@ -64,14 +67,23 @@ impl Bench {
         let model = file::open_model(&order.model)?;
         let hash = file::hash(&order.model)?;
         let beside = order.model.with_extension("safetensors");
-        let bytes = std::fs::read(&beside).with_context(|| format!("cannot read {}", beside.display()))?;
-        let package = Package::from_bytes(&bytes).with_context(|| format!("cannot open {}", beside.display()))?;
+        let package = read_package(&beside)?;
         ensure!(package.model.permuted_blake3 == hash, "{} is the package of another model", beside.display());
         let net = Net::load(&model)?;
         fetch_all(&order.data)?;
         let (train, held_out) =
             (read_questions(&order.data, Split::Train)?, read_questions(&order.data, Split::HeldOut)?);
-        Ok(Self { model, net, package, hash, folder: order.out.clone(), seed: order.seed, train, held_out })
+        Ok(Self {
+            package_hash: file::hash(&beside)?,
+            folder: order.out.clone(),
+            seed: order.seed,
+            model,
+            net,
+            package,
+            hash,
+            train,
+            held_out,
+        })
     }
 
     /// Where results are kept.
@@ -107,5 +119,10 @@ impl Bench {
     pub(super) fn records<T: Serialize + DeserializeOwned>(&self, name: &str, basis: &str) -> Result<Records<T>> {
         let basis = format!("model {}, seed {}, {basis}", self.hash, self.seed);
         Records::open(&self.folder.join(format!("{name}.jsonl")), &basis)
+    }
+
+    /// Seconds that findings of some stages took.
+    pub(super) fn seconds(&self, stages: &[&str]) -> f64 {
+        stages.iter().map(|stage| seconds(&self.folder.join(format!("{stage}.jsonl")))).sum()
     }
 }

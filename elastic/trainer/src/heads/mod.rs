@@ -4,7 +4,14 @@
 //! out does to the model's own likelihood of the right answer.
 
 pub mod bench;
+pub mod decision;
+pub mod encoded;
+pub mod grid;
 pub mod labels;
+pub mod make;
 pub mod prompts;
 pub mod reader;
 mod records;
+pub mod report;
+pub mod score;
+pub mod table;

@@ -3,10 +3,11 @@
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 /// A file with a line that says what findings depend on, then a line of JSON for each.
 pub struct Records<T> {
@@ -14,6 +15,26 @@ pub struct Records<T> {
     file: File,
     /// What was found so far, in order.
     pub found: Vec<T>,
+    /// When the last finding was added.
+    last: Instant,
+}
+
+/// A finding, and how long it took.
+#[derive(Serialize, Deserialize)]
+struct Line<T> {
+    seconds: f64,
+    found: T,
+}
+
+/// Seconds that the findings of a file took.
+pub(super) fn seconds(path: &Path) -> f64 {
+    #[derive(Deserialize)]
+    struct Seconds {
+        seconds: f64,
+    }
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let lines = text.lines().skip(1).filter_map(|line| serde_json::from_str::<Seconds>(line).ok());
+    lines.map(|line| line.seconds).sum()
 }
 
 impl<T: Serialize + DeserializeOwned> Records<T> {
@@ -30,7 +51,7 @@ impl<T: Serialize + DeserializeOwned> Records<T> {
         let first = lines.next();
         let there = first.unwrap_or(basis);
         ensure!(there == basis, "{} is of other work ({there}): remove it to begin again", path.display());
-        let found: Vec<T> = lines
+        let found: Vec<Line<T>> = lines
             .map(serde_json::from_str)
             .collect::<Result<_, _>>()
             .with_context(|| format!("{} is damaged: remove it to begin again", path.display()))?;
@@ -39,7 +60,8 @@ impl<T: Serialize + DeserializeOwned> Records<T> {
         if first.is_none() {
             writeln!(file, "{basis}")?;
         }
-        Ok(Self { path: path.into(), file, found })
+        let found = found.into_iter().map(|line| line.found).collect();
+        Ok(Self { path: path.into(), file, found, last: Instant::now() })
     }
 
     /// Add a finding.
@@ -47,9 +69,11 @@ impl<T: Serialize + DeserializeOwned> Records<T> {
     /// # Errors
     /// If it cannot be written.
     pub fn add(&mut self, finding: T) -> Result<()> {
-        let mut line = serde_json::to_string(&finding)?;
-        line.push('\n');
-        self.file.write_all(line.as_bytes()).with_context(|| format!("cannot write {}", self.path.display()))?;
+        let line = Line { seconds: self.last.elapsed().as_secs_f64(), found: finding };
+        self.last = Instant::now();
+        let (mut text, finding) = (serde_json::to_string(&line)?, line.found);
+        text.push('\n');
+        self.file.write_all(text.as_bytes()).with_context(|| format!("cannot write {}", self.path.display()))?;
         self.found.push(finding);
         Ok(())
     }
@@ -67,6 +91,7 @@ mod tests {
         records.add(1).unwrap();
         records.add(2).unwrap();
         drop(records);
+        assert!(seconds(&path) > 0.0);
         let mut torn = std::fs::read(&path).unwrap();
         torn.extend(b"3");
         std::fs::write(&path, torn).unwrap();
