@@ -9,8 +9,9 @@ use clap::{Parser, Subcommand};
 use concertina_trainer::compare::{Compare, compare};
 use concertina_trainer::elasticize::{Order, elasticize};
 use concertina_trainer::heads::bench;
+use concertina_trainer::heads::decisions::{self, decisions};
 use concertina_trainer::heads::make::heads;
-use concertina_trainer::heads::report::{decisions, decisions_text, prompt_levels};
+use concertina_trainer::heads::report::prompt_levels;
 use concertina_trainer::heads::table;
 use concertina_trainer::watch::Lines;
 use concertina_trainer::workshop::Effort;
@@ -179,7 +180,7 @@ fn main() -> Result<()> {
         }
         Command::Decisions { encoder, held_out } => {
             let picks = decisions(&encoder.order(), held_out, &mut watch)?;
-            println!("{}", decisions_text(&picks));
+            println!("{}", decisions::text(&picks));
             println!("{}", serde_json::to_string(&picks)?);
         }
     }

@@ -58,17 +58,28 @@ pub fn score_head(bench: &Bench, minilm: &MiniLm, order: &Order, watch: &mut dyn
     Ok(Scored { scorer: Scorer::restored(&stored, minilm.heads)?, stored, name, seconds })
 }
 
+/// Questions with what they came to at every pair of levels.
+pub struct Answered {
+    /// The questions.
+    pub read: Vec<(Prompt, Encoded)>,
+    /// One each.
+    pub outcomes: Vec<Outcome>,
+}
+
 /// The questions that the decision head learns from: none of them taught the score head.
+///
+/// # Errors
+/// As [`answer_all`].
 pub fn training_questions(
     bench: &Bench,
     minilm: &MiniLm,
     order: &Order,
     scored: &Scored,
     watch: &mut dyn Watch,
-) -> Result<(Vec<(Prompt, Encoded)>, Vec<Outcome>)> {
+) -> Result<Answered> {
     let read = encoded(minilm, bench.train(order.prompts, order.questions))?;
     let outcomes = answer_all(bench, "pairs-train", &scored.name, &scored.scorer, &read, watch)?;
-    Ok((read, outcomes))
+    Ok(Answered { read, outcomes })
 }
 
 /// Prompts with their rows.
@@ -89,10 +100,11 @@ pub fn decision_head(
     minilm: &MiniLm,
     order: &Order,
     grid: &Grid,
-    (read, outcomes): (&[(Prompt, Encoded)], &[Outcome]),
+    answered: &Answered,
     watch: &mut dyn Watch,
 ) -> Result<(Decider, f32)> {
-    let lessons: Vec<(&Encoded, &Outcome)> = read.iter().map(|(_, encoded)| encoded).zip(outcomes).collect();
+    let lessons: Vec<(&Encoded, &Outcome)> =
+        answered.read.iter().map(|(_, encoded)| encoded).zip(&answered.outcomes).collect();
     let training = DecisionTraining { seed: order.seed, ..DecisionTraining::default() };
     let kept = format!("decision-{}-{}-{}.safetensors", order.prompts, order.questions, order.seed);
     let mut decider = Decider::fresh(minilm, order.seed)?;
@@ -112,8 +124,8 @@ pub fn heads(order: &Order, watch: &mut dyn Watch) -> Result<(PathBuf, usize)> {
     let bench = Bench::open(order)?;
     let minilm = MiniLm::open(&order.minilm)?;
     let scored = score_head(&bench, &minilm, order, watch)?;
-    let (read, outcomes) = training_questions(&bench, &minilm, order, &scored, watch)?;
-    let (decider, seconds) = decision_head(&bench, &minilm, order, &Grid::new(&bench)?, (&read, &outcomes), watch)?;
+    let answered = training_questions(&bench, &minilm, order, &scored, watch)?;
+    let (decider, seconds) = decision_head(&bench, &minilm, order, &Grid::new(&bench)?, &answered, watch)?;
     let heads = Heads {
         encoder: EncoderId {
             source_blake3: minilm.hash.clone(),

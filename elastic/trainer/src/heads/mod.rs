@@ -5,6 +5,7 @@
 
 pub mod bench;
 pub mod decision;
+pub mod decisions;
 pub mod encoded;
 pub mod grid;
 pub mod labels;
