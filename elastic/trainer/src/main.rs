@@ -6,13 +6,16 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use concertina_elastic::heads::Heads;
 use concertina_trainer::compare::{Compare, compare};
 use concertina_trainer::elasticize::{Order, elasticize};
 use concertina_trainer::heads::bench;
 use concertina_trainer::heads::decisions::{self, decisions};
+use concertina_trainer::heads::encode::encode;
 use concertina_trainer::heads::make::heads;
 use concertina_trainer::heads::report::prompt_levels;
 use concertina_trainer::heads::table;
+use concertina_trainer::minilm::MiniLm;
 use concertina_trainer::watch::Lines;
 use concertina_trainer::workshop::Effort;
 
@@ -58,6 +61,18 @@ enum Command {
         /// Held-out questions
         #[arg(long, default_value_t = 150)]
         held_out: usize,
+    },
+    /// What a heads file says of texts, as JSON
+    Encode {
+        /// The heads file
+        #[arg(long)]
+        heads: PathBuf,
+        /// A folder with MiniLM's model.safetensors, tokenizer.json and config.json
+        #[arg(long)]
+        minilm: PathBuf,
+        /// Texts
+        #[arg(required = true)]
+        text: Vec<String>,
     },
 }
 
@@ -182,6 +197,11 @@ fn main() -> Result<()> {
             let picks = decisions(&encoder.order(), held_out, &mut watch)?;
             println!("{}", decisions::text(&picks));
             println!("{}", serde_json::to_string(&picks)?);
+        }
+        Command::Encode { heads, minilm, text } => {
+            let (heads, minilm) = (Heads::from_bytes(&std::fs::read(heads)?)?, MiniLm::open(&minilm)?);
+            let opinions: Result<Vec<_>> = text.iter().map(|text| encode(&minilm, &heads, text)).collect();
+            println!("{}", serde_json::to_string_pretty(&opinions?)?);
         }
     }
     Ok(())

@@ -113,7 +113,7 @@ pub fn answer_all(
         .collect::<Result<_>>()?;
     watch.begin(&format!("questions at every pair of levels ({stage})"), read.len());
     for (i, (prompt, encoded)) in read.iter().enumerate().skip(records.found.len()) {
-        let scores = scorer.scores(encoded)?.to_vec1::<f32>()?;
+        let scores = scorer.ranking(encoded)?;
         let texts = MEASURED_PROMPT.map(|p| prompt.shortened(&scores, PROMPT_LEVELS[p]));
         let n = texts.len() * units.len();
         let mut outcome = Outcome { right: vec![false; n], surprise: vec![0.0; n] };

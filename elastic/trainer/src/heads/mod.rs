@@ -6,6 +6,7 @@
 pub mod bench;
 pub mod decision;
 pub mod decisions;
+pub mod encode;
 pub mod encoded;
 pub mod grid;
 pub mod labels;

@@ -35,7 +35,7 @@ pub fn prompt_levels(order: &Order, count: usize, watch: &mut dyn Watch) -> Resu
     let cells = measure(&bench, &scored.name, &scored.scorer, &read, &labels, watch)?;
     let mut head = Vec::new();
     for (_, encoded) in &read {
-        head.push(scored.scorer.scores(encoded)?.to_vec1::<f32>()?);
+        head.push(scored.scorer.ranking(encoded)?);
     }
     let agreement = |of: &dyn Fn(usize, &Labels) -> Vec<f32>| -> Mean {
         let one = |(i, ((prompt, _), labels)): (usize, (&(Prompt, _), &Labels))| {

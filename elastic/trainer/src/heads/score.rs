@@ -93,6 +93,16 @@ impl Scorer {
         Ok(encoded.means.matmul(&Tensor::cat(&logits, 0)?)?.squeeze(1)?)
     }
 
+    /// Scores to choose words by. Of a word without pieces nothing is known: it goes first.
+    ///
+    /// # Errors
+    /// Where candle refuses.
+    pub fn ranking(&self, encoded: &Encoded) -> Result<Vec<f32>> {
+        let mut scores = self.scores(encoded)?.to_vec1::<f32>()?;
+        encoded.bare.iter().for_each(|i| scores[*i] = f32::NEG_INFINITY);
+        Ok(scores)
+    }
+
     /// As stored.
     ///
     /// # Errors

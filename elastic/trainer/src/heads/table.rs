@@ -77,7 +77,7 @@ pub fn measure(
     let reader = Reader::new(&bench.net, &bench.model.tokenizer, &full, None)?;
     watch.begin("held-out prompts, shortened", read.len());
     for (i, ((prompt, encoded), labels)) in read.iter().zip(labels).enumerate().skip(records.found.len()) {
-        let head = scorer.scores(encoded)?.to_vec1::<f32>()?;
+        let head = scorer.ranking(encoded)?;
         let mut texts = vec![prompt.text.clone()];
         for row in ROWS {
             let scores = scores(row, prompt, labels, &head, i as u64);
