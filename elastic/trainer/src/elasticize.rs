@@ -232,7 +232,7 @@ fn recovered(shop: &Workshop, net: &Net, levels: &[SubModel], watch: &mut dyn Wa
             let begun = Instant::now();
             let fitted = fit(net, units, text, effort.rank, &mut |done, _| watch.step(done, ""))?;
             let mut trainee = Trainee::new(fitted);
-            trainee.seconds = begun.elapsed().as_secs_f32();
+            trainee.took(begun.elapsed().as_secs_f32());
             trainee.save(&path)?;
             log::info!("level {}: fitted in {:.0} s", sub.level, begun.elapsed().as_secs_f64());
             trainee
@@ -240,7 +240,7 @@ fn recovered(shop: &Workshop, net: &Net, levels: &[SubModel], watch: &mut dyn Wa
         trainees.push((sub, trainee));
     }
     let training = Training { steps: effort.train_steps, seed: effort.seed, ..Training::default() };
-    if trainees.iter().any(|(_, trainee)| trainee.step < training.steps) {
+    if trainees.iter().any(|(_, trainee)| trainee.step() < training.steps) {
         let windows = shop.windows(effort.train, 6)?;
         watch.begin("the whole model reads the training text", windows.all.len().div_ceil(2));
         let lessons = lessons(net, &windows, 64, &mut |done, _| watch.step(done, ""))?;
@@ -250,8 +250,8 @@ fn recovered(shop: &Workshop, net: &Net, levels: &[SubModel], watch: &mut dyn Wa
             trainee.train(net, &sub.layers, &lessons, training, &kept(sub), &mut progress)?;
         }
     }
-    let steps = trainees.iter().map(|(_, trainee)| trainee.step).sum();
-    let seconds = trainees.iter().map(|(_, trainee)| f64::from(trainee.seconds)).sum();
+    let steps = trainees.iter().map(|(_, trainee)| trainee.step()).sum();
+    let seconds = trainees.iter().map(|(_, trainee)| f64::from(trainee.seconds())).sum();
     let adapters = trainees.into_iter().map(|(sub, trainee)| (sub.level, trainee.adapters().clone())).collect();
     Ok(Recovered { adapters, steps, seconds })
 }

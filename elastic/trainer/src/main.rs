@@ -6,8 +6,16 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use concertina_elastic::heads::Heads;
 use concertina_trainer::compare::{Compare, compare};
 use concertina_trainer::elasticize::{Order, elasticize};
+use concertina_trainer::heads::bench;
+use concertina_trainer::heads::decisions::{self, decisions};
+use concertina_trainer::heads::encode::encode;
+use concertina_trainer::heads::make::heads;
+use concertina_trainer::heads::report::prompt_levels;
+use concertina_trainer::heads::table;
+use concertina_trainer::minilm::MiniLm;
 use concertina_trainer::watch::Lines;
 use concertina_trainer::workshop::Effort;
 
@@ -36,6 +44,81 @@ enum Command {
         #[arg(long, value_delimiter = ',')]
         row: Vec<String>,
     },
+    /// The heads of the prompt's encoder: labels, training, the file; goes on where it was stopped
+    Heads(Encoder),
+    /// Held-out prompts shortened: the score head against other ways to choose words
+    Prompts {
+        #[command(flatten)]
+        encoder: Encoder,
+        /// Held-out prompts
+        #[arg(long, default_value_t = 120)]
+        held_out: usize,
+    },
+    /// Held-out questions answered at the levels that the decision head picks, against other ways to pick
+    Decisions {
+        #[command(flatten)]
+        encoder: Encoder,
+        /// Held-out questions
+        #[arg(long, default_value_t = 150)]
+        held_out: usize,
+    },
+    /// What a heads file says of texts, as JSON
+    Encode {
+        /// The heads file
+        #[arg(long)]
+        heads: PathBuf,
+        /// A folder with MiniLM's model.safetensors, tokenizer.json and config.json
+        #[arg(long)]
+        minilm: PathBuf,
+        /// Texts
+        #[arg(required = true)]
+        text: Vec<String>,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Encoder {
+    /// The model that `elasticize` wrote, with its package beside it
+    #[arg(long)]
+    model: PathBuf,
+    /// Where results and everything on the way to them are kept
+    #[arg(long)]
+    out: PathBuf,
+    /// Where archives of text are kept
+    #[arg(long)]
+    data: PathBuf,
+    /// A folder with MiniLM's model.safetensors and tokenizer.json
+    #[arg(long)]
+    minilm: PathBuf,
+    /// Prompts whose words are labelled
+    #[arg(long, default_value_t = 200)]
+    prompts: usize,
+    /// Questions that are answered at every pair of levels
+    #[arg(long, default_value_t = 200)]
+    questions: usize,
+    /// Seed of all draws
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+impl Encoder {
+    fn order(&self) -> bench::Order {
+        let name = self.model.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        bench::Order {
+            model: self.model.clone(),
+            out: self.out.clone(),
+            data: self.data.clone(),
+            minilm: self.minilm.clone(),
+            seed: self.seed,
+            prompts: self.prompts,
+            questions: self.questions,
+            // Without this machine's paths: the report is part of the file.
+            command: format!(
+                "concertina-trainer heads --model {name} --prompts {} --questions {} --seed {}",
+                self.prompts, self.questions, self.seed
+            ),
+        }
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -97,6 +180,28 @@ fn main() -> Result<()> {
             let table = compare(&common.order(), &Compare { windows, levels: level, rows: row }, &mut watch)?;
             println!("{}", table.text());
             println!("{}", serde_json::to_string(&table)?);
+        }
+        Command::Heads(encoder) => {
+            let (path, bytes) = heads(&encoder.order(), &mut watch)?;
+            println!("{}: {bytes} bytes, BLAKE3 {}", path.display(), concertina_trainer::file::hash(&path)?);
+        }
+        Command::Prompts { encoder, held_out } => {
+            let report = prompt_levels(&encoder.order(), held_out, &mut watch)?;
+            println!("{}", table::text(&report.cells));
+            for (row, agreement) in &report.agreement {
+                println!("{row}: rank correlation {:.3} ± {:.3} with the labels", agreement.mean, agreement.within);
+            }
+            println!("{}", serde_json::to_string(&report)?);
+        }
+        Command::Decisions { encoder, held_out } => {
+            let picks = decisions(&encoder.order(), held_out, &mut watch)?;
+            println!("{}", decisions::text(&picks));
+            println!("{}", serde_json::to_string(&picks)?);
+        }
+        Command::Encode { heads, minilm, text } => {
+            let (heads, minilm) = (Heads::from_bytes(&std::fs::read(heads)?)?, MiniLm::open(&minilm)?);
+            let opinions: Result<Vec<_>> = text.iter().map(|text| encode(&minilm, &heads, text)).collect();
+            println!("{}", serde_json::to_string_pretty(&opinions?)?);
         }
     }
     Ok(())

@@ -99,7 +99,7 @@ fn training_learns_and_can_be_taken_up() {
     };
     first.train(&net, &units, &lessons, training, &kept, &mut progress).unwrap();
     let mut second = again(&copy);
-    assert_eq!(second.step, 10);
+    assert_eq!(second.step(), 10);
     second.train(&net, &units, &lessons, training, &kept, &mut |_, _, _| {}).unwrap();
     let taken_up = divergence(&net, Some(second.adapters()), &lessons);
     assert!((taken_up - after).abs() < 1e-3 * after, "{taken_up} taken up, {after} in one go");

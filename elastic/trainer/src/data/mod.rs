@@ -5,9 +5,11 @@
 
 mod archive;
 mod catalogue;
+mod questions;
 mod texts;
 mod windows;
 
 pub use catalogue::{Package, fetch_all};
-pub use texts::{Kind, Split, Text, read_all};
+pub use questions::{Question, TASKS};
+pub use texts::{Kind, Split, Text, read_all, read_questions};
 pub use windows::{Windows, windows};

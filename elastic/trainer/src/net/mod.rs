@@ -2,8 +2,10 @@
 
 mod adapters;
 mod forward;
+mod trees;
 mod weights;
 
 pub use adapters::{Adapter, Adapters, LayerAdapters};
 pub use forward::{Batch, Pass, Site};
+pub use trees::{Branch, Tree};
 pub use weights::{LayerNet, Net};

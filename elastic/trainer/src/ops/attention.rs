@@ -20,6 +20,21 @@ pub struct Rotary {
     pub style: RopeStyle,
 }
 
+impl Rotary {
+    /// Rotate one head's dimensions by a position, or back.
+    pub(super) fn rotate(&self, row: &mut [f32], position: usize, back: bool) {
+        let half = row.len() / 2;
+        for (i, &(cos, sin)) in self.cos_sin[position * half..][..half].iter().enumerate() {
+            let (a, b) = match self.style {
+                RopeStyle::Interleaved => (2 * i, 2 * i + 1),
+                RopeStyle::Halves => (i, i + half),
+            };
+            let sin = if back { -sin } else { sin };
+            (row[a], row[b]) = (row[a] * cos - row[b] * sin, row[a] * sin + row[b] * cos);
+        }
+    }
+}
+
 /// Shape of an attention.
 #[derive(Debug, Clone)]
 pub struct Attention {
@@ -60,16 +75,8 @@ impl Attention {
 
     /// Rotate each row by its position, or back.
     fn rotate(&self, x: &mut [f32], back: bool) {
-        let (d, half) = (self.head_dim, self.head_dim / 2);
-        for (row, angles) in x.chunks_exact_mut(d).zip(self.rotary.cos_sin.chunks_exact(half)) {
-            for (i, &(cos, sin)) in angles.iter().enumerate() {
-                let (a, b) = match self.rotary.style {
-                    RopeStyle::Interleaved => (2 * i, 2 * i + 1),
-                    RopeStyle::Halves => (i, i + half),
-                };
-                let sin = if back { -sin } else { sin };
-                (row[a], row[b]) = (row[a] * cos - row[b] * sin, row[a] * sin + row[b] * cos);
-            }
+        for (position, row) in x.chunks_exact_mut(self.head_dim).enumerate() {
+            self.rotary.rotate(row, position, back);
         }
     }
 

@@ -10,6 +10,7 @@ pub mod glu;
 pub mod head;
 pub mod linear;
 pub mod norm;
+pub mod tree;
 
 use candle_core::{CpuStorage, Layout, Result};
 
