@@ -9,6 +9,7 @@ pub mod data;
 pub mod elasticize;
 pub mod evaluate;
 pub mod file;
+pub mod golden;
 pub mod heads;
 pub mod importance;
 pub mod levels;

@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 use concertina_elastic::heads::Heads;
 use concertina_trainer::compare::{Compare, compare};
 use concertina_trainer::elasticize::{Order, elasticize};
+use concertina_trainer::golden::golden;
 use concertina_trainer::heads::bench;
 use concertina_trainer::heads::decisions::{self, decisions};
 use concertina_trainer::heads::encode::encode;
@@ -44,6 +45,8 @@ enum Command {
         #[arg(long, value_delimiter = ',')]
         row: Vec<String>,
     },
+    /// Logits of every level of what `elasticize` made, for the engine to be compared with
+    Golden(Common),
     /// The heads of the prompt's encoder: labels, training, the file; goes on where it was stopped
     Heads(Encoder),
     /// Held-out prompts shortened: the score head against other ways to choose words
@@ -181,6 +184,7 @@ fn main() -> Result<()> {
             println!("{}", table.text());
             println!("{}", serde_json::to_string(&table)?);
         }
+        Command::Golden(common) => println!("{}", golden(&common.order(), &mut watch)?.display()),
         Command::Heads(encoder) => {
             let (path, bytes) = heads(&encoder.order(), &mut watch)?;
             println!("{}: {bytes} bytes, BLAKE3 {}", path.display(), concertina_trainer::file::hash(&path)?);
