@@ -7,7 +7,7 @@ use std::io::Write;
 
 use super::{Gguf, TensorHeader, write};
 use crate::dequant::dequantize_row;
-use crate::quant::{WRITABLE, quantize_row};
+use crate::quant::{WRITABLE, quantize_row, round_to_q8_0};
 use crate::{ByteSource, DType, Error, Model, Result, StoredTensor, TensorInfo};
 
 /// Original units of a layer at each place of the new file.
@@ -136,7 +136,11 @@ fn moved(info: &TensorInfo, header: &TensorHeader, m: &Move, bytes: Vec<u8>) -> 
             for row in bytes.chunks_exact(row_bytes) {
                 dequantize_row(info.dtype, row, &mut values)?;
                 let values: Vec<f32> = order.iter().map(|old| values[*old as usize]).collect();
-                quantize_row(header.dtype, &values, weights.as_deref(), &mut out)?;
+                match (header.dtype, weights) {
+                    // A search gains nothing at 8 bits.
+                    (DType::Q8_0, None) => round_to_q8_0(&values, &mut out)?,
+                    (dtype, weights) => quantize_row(dtype, &values, weights.as_deref(), &mut out)?,
+                }
             }
             Ok(out)
         }
