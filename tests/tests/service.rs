@@ -199,3 +199,98 @@ fn pinned_contexts_stay_and_compacted_ones_go_on() {
     let expected = block_on(fresh.generate(&mut context, &prompt, &greedy(4), |_| ControlFlow::Continue(()))).unwrap();
     assert_eq!(served.answer.tokens, expected.tokens);
 }
+
+/// What a larger sub-model wrote is read by a smaller one; what a smaller one wrote is computed anew for a larger one.
+#[test]
+fn chunks_know_the_level_that_wrote_them() {
+    let medium = Arc::new(MemoryMedium::new());
+    let how = || by(Policy::OursNoCompression);
+    let at = |service: &mut Service, id, tokens: &[u32], level| {
+        let options = concertina::GenerateOptions { level, ..greedy(3) };
+        block_on(service.generate("app", id, tokens, &options, |_| ControlFlow::Continue(()))).unwrap()
+    };
+    let levels = |service: &mut Service, id| block_on(service.usage("app", id)).unwrap().levels;
+    let mut service = small(&medium, 1, 64, how());
+    let id = block_on(service.create("app", None)).unwrap();
+    let (first, second) = (ids(64, 1), ids(40, 2));
+    at(&mut service, id, &first, 100);
+    assert_eq!(levels(&mut service, id), [(100, 5)].into());
+    let low = at(&mut service, id, &second, 40);
+    assert_eq!((low.switch.recomputed, low.answer.level), (0, 40));
+    // 109 tokens have keys and values; the chunk that was continued counts as the lower level's.
+    assert_eq!(levels(&mut service, id), [(100, 4), (40, 3)].into());
+
+    // The levels are on disk too.
+    block_on(service.close()).unwrap();
+    let mut service = small(&medium, 2, 64, how());
+    assert_eq!(levels(&mut service, id), [(100, 4), (40, 3)].into());
+    let fork = block_on(service.fork("app", id, None)).unwrap();
+    let lower = at(&mut service, fork, &ids(2, 3), 20);
+    assert_eq!((lower.switch.read, lower.switch.recomputed), (7, 0), "a level below both reads both");
+    let high = at(&mut service, id, &ids(2, 3), 100);
+    assert_eq!((high.switch.read, high.switch.recomputed), (4, 3), "the lower level's are computed anew");
+    assert_eq!(levels(&mut service, id), [(100, 7)].into());
+
+    // Idle time brings the fork up; then it is as if the smaller model had never been.
+    assert_eq!(block_on(service.upgrade()).unwrap(), Some(fork));
+    assert_eq!(levels(&mut service, fork).keys().collect::<Vec<_>>(), [&100]);
+    assert_eq!(block_on(service.upgrade()).unwrap(), None);
+    let tokens = block_on(service.tokens("app", fork)).unwrap();
+    let fresh = block_on(service.create("app", None)).unwrap();
+    at(&mut service, fresh, &tokens[..tokens.len() - 3], 100);
+    let scores = |service: &mut Service, id| block_on(service.score("app", id, &ids(20, 4), 100, false)).unwrap();
+    // The fork's last three tokens are a smaller model's; what follows is scored behind the same text.
+    let keep = tokens.len() - 3;
+    let forked = block_on(service.fork("app", fork, Some(keep))).unwrap();
+    let same = block_on(service.fork("app", fresh, Some(keep))).unwrap();
+    let (a, b) = (scores(&mut service, forked), scores(&mut service, same));
+    let off = a.iter().zip(&b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(off < 2e-3, "{off}");
+
+    // Chunks of a level just below may be let pass.
+    let close = block_on(service.create("app", None)).unwrap();
+    at(&mut service, close, &first, 90);
+    service.set_level_slack(10);
+    let passed = at(&mut service, close, &ids(2, 5), 100);
+    note(format!("level 90 read at 100 within 10: {} computed anew", passed.switch.recomputed));
+    let groups = |service: &mut Service, level| service.engine_mut().sub_model(level).unwrap().layers[0].groups;
+    let missing = groups(&mut service, 90) < groups(&mut service, 100);
+    assert_eq!(passed.switch.recomputed > 0, missing, "only where no group is missing");
+}
+
+/// At 4 bits a chunk that is computed anew has 16 until the call returns: answers differ by that and no more.
+#[test]
+fn splits_agree_on_the_real_model_at_4_bits() {
+    let Some(path) = concertina_tests::system::real_model("smollm2-135m-instruct-q4_1") else { return };
+    let mut answers: Vec<(Split, Vec<u32>, Vec<f32>)> = Vec::new();
+    for split in [Split::AllRead, Split::AllRecompute, Split::Alternating, Split::Random(1)] {
+        let medium = Arc::new(MemoryMedium::new());
+        let how = ServiceOptions { split, ..by(Policy::Ours) };
+        let open = |options: Options| block_on(Engine::open(&path, options)).expect("an engine");
+        let mut service = serve(store(&medium, 1), how, options(None), open);
+        let text = "The tide came in over the flats while the children were still digging, and by the time they looked up \
+                    the path to the shore was under water. Nobody had told them that the sea here does not come as waves \
+                    but rises quietly in the channels behind you. ";
+        let tokens = service.engine().tokenizer().encode(&text.repeat(3), false).unwrap();
+        let (prompt, rest) = tokens.split_at(tokens.len() - 24);
+        let id = block_on(service.create("app", None)).unwrap();
+        ask(&mut service, "app", id, prompt, 1).unwrap();
+        let vanish = |service: &mut Service| {
+            block_on(service.set_memory_budget(0)).unwrap();
+            block_on(service.set_memory_budget(u64::MAX)).unwrap();
+        };
+        vanish(&mut service);
+        let scores = block_on(service.score("app", id, rest, 100, false)).unwrap();
+        vanish(&mut service);
+        let served = ask(&mut service, "app", id, rest, 16).unwrap();
+        note(format!("{split:?}: read {}, computed {}", served.switch.read, served.switch.recomputed));
+        answers.push((split, served.answer.tokens, scores));
+    }
+    let (_, tokens, scores) = &answers[0];
+    for (split, other, others) in &answers[1..] {
+        let off = scores.iter().zip(others).map(|(a, b)| f64::from((a - b).abs())).sum::<f64>() / scores.len() as f64;
+        let same = tokens.iter().zip(other).take_while(|(a, b)| a == b).count();
+        note(format!("{split:?}: {off:.3} nats a token apart on average, {same} of {} tokens the same", tokens.len()));
+        assert!(off < 0.1, "{split:?}: {off}");
+    }
+}

@@ -141,6 +141,11 @@ impl Service {
         device.forward.read_pages(&mut device.backend).await
     }
 
+    /// Change [`ServiceOptions::level_slack`].
+    pub fn set_level_slack(&mut self, percent: u32) {
+        self.options.level_slack = percent;
+    }
+
     /// Restore in another way than planned: for comparison.
     pub fn set_split(&mut self, split: Split) {
         self.manager.set_split(split);

@@ -30,11 +30,22 @@ impl Kept {
         Ok(Self { service, call, level })
     }
 
-    /// Negative log-likelihood of `tokens[1..]`, each given all before it as they are kept.
-    pub fn nll(&mut self, tokens: &[u32]) -> Result<Vec<f32>> {
+    /// Have chunks of lower levels read too: see `ServiceOptions::level_slack`.
+    pub fn slack(&mut self, percent: u32) {
+        self.service.set_level_slack(percent);
+    }
+
+    /// Negative log-likelihood of `tokens[1..]`, each given all before it as they are kept. With `written` the first so many
+    /// tokens are run at that level, and only those that follow are scored.
+    pub fn nll(&mut self, tokens: &[u32], written: Option<(u32, usize)>) -> Result<Vec<f32>> {
         let id = self.context(&[])?;
         let mut nll = Vec::with_capacity(tokens.len());
-        for call in tokens.chunks(self.call) {
+        let (level, before) = written.unwrap_or((self.level, 0));
+        let (first, rest) = tokens.split_at(before.min(tokens.len()));
+        for call in first.chunks(self.call) {
+            block_on(self.service.append(APP, id, call, level))?;
+        }
+        for call in rest.chunks(self.call) {
             nll.extend(block_on(self.service.score(APP, id, call, self.level, true))?);
         }
         block_on(self.service.delete(APP, id))?;

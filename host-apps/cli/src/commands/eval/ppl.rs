@@ -54,6 +54,17 @@ pub struct PplArgs {
     #[arg(long, value_name = "TOKENS", default_value_t = 256, requires = "average_bits",
         value_parser = clap::value_parser!(u32).range(1..))]
     pub call_tokens: u32,
+    /// Write the first --written-tokens of each window at this level, and score only what follows: what a context of another
+    /// level is worth
+    #[arg(long, value_name = "PERCENT", requires = "average_bits", requires = "written_tokens",
+        value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub written_level: Option<u32>,
+    /// Tokens of each window that are written at --written-level
+    #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub written_tokens: Option<u32>,
+    /// Read chunks of levels that are lower by so many percent, too, if no group is missing in them
+    #[arg(long, value_name = "PERCENT", default_value_t = 0, requires = "average_bits")]
+    pub level_slack: u32,
     #[command(flatten)]
     pub level: MeasuredLevel,
     /// Store keys and values without the Walsh-Hadamard transform: to see what it gains
@@ -110,7 +121,9 @@ pub fn run(global: &GlobalArgs, args: &PplArgs) -> Result<()> {
     let mut score: Score = match args.average_bits {
         Some(bits) => {
             let mut kept = Kept::new(session.engine, bits, args.call_tokens as usize, level)?;
-            Box::new(move |tokens| kept.nll(tokens))
+            kept.slack(args.level_slack);
+            let written = args.written_level.zip(args.written_tokens.map(|n| n as usize));
+            Box::new(move |tokens| kept.nll(tokens, written))
         }
         None => Box::new(move |tokens| Ok(pollster::block_on(session.engine.nll(tokens, level))?)),
     };
@@ -133,6 +146,9 @@ pub fn run(global: &GlobalArgs, args: &PplArgs) -> Result<()> {
             "adapter": adapter,
             "level": level,
             "adapters": !args.level.no_adapters,
+            "written_level": args.written_level,
+            "written_tokens": args.written_tokens,
+            "level_slack": args.level_slack,
             "exact": args.exact,
             "kv_bits": args.kv_bits,
             "average_bits": args.average_bits,
