@@ -1,13 +1,14 @@
 //! How far the engine's encoder is from the trainer's, which is made with other libraries.
 //!
-//! `concertina-trainer encode` writes what a heads file says of a text as JSON; `encoder_opinion MODEL.gguf ENCODER_DIR HEADS
-//! OPINION.json` reads the same text and compares. Where HEADS is absent, heads as training begins with them are written
+//! `concertina-trainer encode` writes what a heads file says of texts as JSON; `encoder_opinion MODEL.gguf ENCODER_DIR HEADS
+//! OPINIONS.json` reads the same texts and compares. Where HEADS is absent, heads as training begins with them are written
 //! there, and nothing is compared.
 
 #![allow(clippy::print_stdout)] // what it is for
 
 use std::path::Path;
 
+use concertina::elastic::prompt::shorten;
 use concertina::native::{blake3_of, open_encoder, open_heads};
 use concertina::{Engine, Options, Target};
 use concertina_tests::system::{Deviation, untrained_heads};
@@ -32,8 +33,8 @@ struct Levels {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().collect();
-    let [_, model, directory, heads, opinion] = &args[..] else {
-        return Err("MODEL.gguf ENCODER_DIR HEADS OPINION.json".into());
+    let [_, model, directory, heads, opinions] = &args[..] else {
+        return Err("MODEL.gguf ENCODER_DIR HEADS OPINIONS.json".into());
     };
     let (directory, heads) = (Path::new(directory), Path::new(heads));
     let bottom = open_encoder(directory)?;
@@ -43,9 +44,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         println!("wrote {}", heads.display());
         return Ok(());
     }
-    let opinion: Opinion = serde_json::from_slice(&std::fs::read(opinion)?)?;
+    let opinions: Vec<Opinion> = serde_json::from_slice(&std::fs::read(opinions)?)?;
     let mut engine = block_on(Engine::open(model, Options::default()))?;
     block_on(engine.load_encoder(bottom, open_heads(heads)?))?;
+    for opinion in &opinions {
+        compare(&mut engine, opinion)?;
+    }
+    Ok(())
+}
+
+fn compare(engine: &mut Engine, opinion: &Opinion) -> Result<(), Box<dyn std::error::Error>> {
     for levels in &opinion.decisions {
         let target = Target { ttft_percent: levels.ttft, tpot_percent: levels.tpot };
         let found = block_on(engine.encode(&opinion.text, target))?;
@@ -53,11 +61,18 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         if words != opinion.words {
             return Err("the texts are cut into other words".into());
         }
-        let pairs = found.scores.iter().zip(&opinion.scores).filter_map(|(found, wanted)| Some((*found, (*wanted)?)));
+        let theirs: Vec<f32> = opinion.scores.iter().map(|score| score.unwrap_or(f32::NEG_INFINITY)).collect();
+        let pairs = found.scores.iter().zip(&theirs).filter(|(_, wanted)| wanted.is_finite());
         let (scores, wanted): (Vec<f32>, Vec<f32>) = pairs.unzip();
+        // Words that stay by the one and not by the other, at each prompt level.
+        let differ = [20, 40, 60, 80].map(|percent| {
+            let kept = |scores: &[f32]| shorten(&found.words, scores, percent, &[]);
+            let theirs = kept(&theirs);
+            kept(&found.scores).iter().filter(|word| !theirs.contains(word)).count()
+        });
         let logits = [found.decision.prompt, found.decision.model].concat();
         println!(
-            "{} words, {} pieces, {} windows, {target:?}: scores {}; levels {}",
+            "{} words, {} pieces, {} windows, {target:?}: scores {}; levels {}; other words stay at 20, 40, 60, 80 %: {differ:?}",
             words.len(),
             found.pieces,
             found.windows,
