@@ -34,7 +34,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let words: Vec<&str> = TEXT.split_inclusive(' ').cycle().take(1000).collect();
     let mut texts = Vec::new();
     for wanted in [32, 128, 510] {
-        let fits = |n: &usize| bottom.pieces.encode(&words[..*n].concat()).is_ok_and(|pieces| pieces.len() <= wanted);
+        let fits = |n: &usize| {
+            bottom.tokenizer.encode(&words[..*n].concat(), false).is_ok_and(|pieces| pieces.len() <= wanted)
+        };
         texts.push(words[..(1..words.len()).take_while(fits).last().unwrap_or(1)].concat());
     }
     let options = GenerateOptions { max_tokens: 1, ..GenerateOptions::default() };

@@ -1,11 +1,12 @@
 //! The encoder in the engine: what it says against an independent forward pass in f64, windows, lost devices, memory.
 
 use concertina::native::{blake3_of, open_encoder};
-use concertina::{Encoded, Engine, GenerateOptions, Target};
+use concertina::{Encoded, Engine, Error, GenerateOptions, Target};
 use concertina_formats::testing::TinyBert;
 use concertina_tests::system::{
     Deviation, Expected, encoder, expected, ids, load, note, options, real_encoder, tiny, untrained_heads,
 };
+use futures::FutureExt;
 use pollster::block_on;
 use std::ops::ControlFlow;
 
@@ -137,6 +138,29 @@ fn an_encoder_leaves_the_model_alone_and_gives_its_memory_back() {
     assert_eq!(engine.counters().buffer_bytes, bytes, "all of its memory is free");
     assert!(engine.heads().is_none() && block_on(engine.encode(TEXT, Target::NONE)).is_err());
     assert_eq!(answer(&mut engine), alone);
+}
+
+#[test]
+fn a_load_that_fails_or_is_dropped_leaves_nothing_behind() {
+    let tiny_bert = TinyBert::default();
+    let (hash, bottom) = (tiny_hash(&tiny_bert), || encoder(&tiny_bert.files()));
+    let heads = untrained_heads(&bottom(), &hash, 3, 7);
+    let bytes = tiny_engine(None).counters().buffer_bytes;
+    let mut tight = options(None);
+    tight.restrictions.device_bytes = Some(bytes + 100_000);
+    let mut engine = load(tiny("llama").gguf(), tight);
+    let error = block_on(engine.load_encoder(bottom(), heads.clone())).expect_err("no room");
+    assert!(matches!(error, Error::OutOfMemory(_)), "{error}");
+    assert_eq!(engine.counters().buffer_bytes, bytes);
+
+    let mut engine = tiny_engine(None);
+    let finished = engine.load_encoder(bottom(), heads.clone()).now_or_never();
+    assert!(finished.is_none(), "it waits for the device at least once");
+    assert!(engine.counters().buffer_bytes > bytes && engine.heads().is_none());
+    block_on(engine.load_encoder(bottom(), heads)).expect("an encoder");
+    block_on(engine.encode(TEXT, Target::NONE)).expect("an answer");
+    engine.unload_encoder();
+    assert_eq!(engine.counters().buffer_bytes, bytes);
 }
 
 #[test]

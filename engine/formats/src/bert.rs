@@ -3,7 +3,7 @@
 
 use crate::safetensors::{Config, Open, need, parse_header};
 use crate::table::TensorTable;
-use crate::{ByteSource, Error, Result, TensorInfo, WordPieces};
+use crate::{ByteSource, Error, Result, TensorInfo, Tokenizer};
 
 /// Largest `config.json` that is read.
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
@@ -73,7 +73,11 @@ pub struct Bert {
     /// `model.safetensors`.
     pub source: Box<dyn ByteSource>,
     /// Text to word pieces.
-    pub pieces: WordPieces,
+    pub tokenizer: Tokenizer,
+    /// The piece that begins what it reads, `[CLS]`.
+    pub cls: u32,
+    /// The piece that ends it, `[SEP]`.
+    pub sep: u32,
 }
 
 /// Open the encoder whose files `open` opens by name.
@@ -82,11 +86,16 @@ pub struct Bert {
 /// If a file is missing, malformed, or of something that is no BERT with absolute positions and GELU by erf.
 pub fn open_bert(open: &Open<'_>) -> Result<Bert> {
     let spec = spec(&Config::parse(&need(open, "config.json", MAX_CONFIG_BYTES)?)?)?;
-    let pieces = WordPieces::from_json(&need(open, "tokenizer.json", MAX_TOKENIZER_BYTES)?)?;
-    if pieces.vocab_len() > spec.vocab {
-        let problem = format!("{} word pieces, config.json has {}", pieces.vocab_len(), spec.vocab);
+    let tokenizer = Tokenizer::from_json(&need(open, "tokenizer.json", MAX_TOKENIZER_BYTES)?, None, None)?;
+    if tokenizer.vocab_len() > spec.vocab {
+        let problem = format!("{} word pieces, config.json has {}", tokenizer.vocab_len(), spec.vocab);
         return Err(Error::malformed("tokenizer.json", problem));
     }
+    let named = |text: &str| match tokenizer.encode(text, true)?[..] {
+        [id] => Ok(id),
+        _ => Err(Error::malformed("tokenizer.json", format!("there is no {text} in it"))),
+    };
+    let (cls, sep) = (named("[CLS]")?, named("[SEP]")?);
     let name = "model.safetensors";
     let source = open(name)?.ok_or_else(|| Error::malformed(name, "the file is missing"))?;
     // Positions by number, which is all that it says, in a type that nothing else needs.
@@ -122,7 +131,7 @@ pub fn open_bert(open: &Open<'_>) -> Result<Bert> {
     table.forget(|name| name.starts_with("pooler."));
     table.expect_empty("bert")?;
     let [source] = sources;
-    Ok(Bert { spec, words, positions, types, norm, layers, source, pieces })
+    Ok(Bert { spec, words, positions, types, norm, layers, source, tokenizer, cls, sep })
 }
 
 fn spec(config: &Config) -> Result<BertSpec> {

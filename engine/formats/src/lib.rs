@@ -33,4 +33,4 @@ pub use load::{Model, open_gguf, open_safetensors};
 pub use source::{ByteSource, MemorySource};
 pub use spec::{Activation, LayerSpec, LayerTensors, ModelSpec, ModelTensors, RopeSpec, RopeStyle, TensorInfo};
 pub use table::StoredTensor;
-pub use tokenizer::{Piece, StreamState, TokenStream, Tokenizer, WordPieces};
+pub use tokenizer::{StreamState, TokenStream, Tokenizer};

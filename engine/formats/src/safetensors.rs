@@ -39,6 +39,11 @@ pub(crate) struct Directory {
 impl Directory {
     pub(crate) fn open(open: &Open<'_>) -> Result<Directory> {
         let config = Config::parse(&need(open, "config.json", MAX_CONFIG_BYTES)?)?;
+        if config.opt_str("model_type")? == Some("bert") {
+            return Err(Error::Unsupported(
+                "a BERT encoder as a model: it reads prompts beside a model, and no text comes from it".into(),
+            ));
+        }
         let (sources, tensors) = weights(open)?;
         Ok(Directory {
             config,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use concertina_formats::testing::{TinyBert, open_map};
-use concertina_formats::{Bert, Result, WordPieces, open_bert};
+use concertina_formats::{Bert, Result, open_bert, open_safetensors};
 
 fn open(files: &BTreeMap<String, Vec<u8>>) -> Result<Bert> {
     open_bert(&open_map(files))
@@ -15,24 +15,29 @@ fn a_tiny_encoder_is_read_whole() {
     let bert = open(&tiny.files()).expect("an encoder");
     assert_eq!((bert.spec.layers, bert.spec.dim, bert.spec.heads, bert.spec.ffn), (4, 64, 4, 96));
     assert_eq!((bert.layers.len(), bert.layers[3].down.weight.cols, bert.types.rows), (4, 96, 2));
-    assert_eq!(bert.pieces.vocab_len(), bert.words.rows);
+    assert_eq!(bert.tokenizer.vocab_len(), bert.words.rows);
 }
 
 #[test]
-fn pieces_know_their_bytes() {
-    let pieces = WordPieces::from_json(&TinyBert::default().files()["tokenizer.json"]).expect("a tokenizer");
+fn words_become_pieces() {
+    let bert = open(&TinyBert::default().files()).expect("an encoder");
     let vocabulary = TinyBert::vocabulary();
-    let text = "The QUICKLY fòx. [SEP] 字 zz\u{0}z";
-    let found = pieces.encode(text).expect("pieces");
-    let shown: Vec<(&str, &str)> =
-        found.iter().map(|p| (vocabulary[p.id as usize].as_str(), &text[p.bytes.clone()])).collect();
-    assert_eq!(shown[..5], [("the", "The"), ("quick", "QUICK"), ("##ly", "LY"), ("fox", "fòx"), (".", ".")]);
-    assert!(!found.iter().any(|p| p.id == pieces.sep()), "what a text spells is text: {shown:?}");
-    assert!(shown.contains(&("[UNK]", "字")), "{shown:?}");
-    assert!(found.windows(2).all(|w| w[0].bytes.start <= w[1].bytes.start), "{shown:?}");
-    assert!(pieces.encode("").expect("nothing").is_empty());
-    let long = "fox ".repeat(40);
-    assert_eq!(pieces.encode(&long).expect("pieces").len(), 40, "the file's truncation is off");
+    let pieces = |text: &str| -> Vec<String> {
+        let ids = bert.tokenizer.encode(text, false).expect("pieces");
+        ids.into_iter().map(|id| vocabulary[id as usize].clone()).collect()
+    };
+    assert_eq!(pieces("The QUICKLY fòx."), ["the", "quick", "##ly", "fox", "."]);
+    assert_eq!(pieces("字"), ["[UNK]"]);
+    assert!(pieces("\u{1}").is_empty());
+    assert!(!pieces("[SEP]").contains(&"[SEP]".to_owned()), "what a text spells is text");
+    assert_eq!(pieces(&"fox ".repeat(40)).len(), 40, "the file's truncation is off");
+    assert_eq!((vocabulary[bert.cls as usize].as_str(), vocabulary[bert.sep as usize].as_str()), ("[CLS]", "[SEP]"));
+}
+
+#[test]
+fn an_encoder_is_no_model_to_run() {
+    let error = open_safetensors(&open_map(&TinyBert::default().files())).err().expect("refused").to_string();
+    assert!(error.contains("encoder"), "{error}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use concertina_formats::Bert;
 
 use super::Engine;
 use super::engine::Device;
-use crate::encoder::{self, Encoded, Encoder, EncoderFiles, Target};
+use crate::encoder::{self, Encoded, EncoderFiles, Target};
 use crate::{Error, Result};
 
 impl Engine {
@@ -20,8 +20,8 @@ impl Engine {
         let files = Arc::new(EncoderFiles::new(bottom, heads)?);
         self.unload_encoder();
         let exact = self.options.exact;
-        let device = self.device().await?;
-        device.encoder = Some(Encoder::load(&mut device.backend, &files, exact).await?);
+        let Device { backend, encoder, .. } = self.device().await?;
+        encoder.load(backend, &files, exact).await?;
         self.encoder = Some(files);
         Ok(())
     }
@@ -29,10 +29,8 @@ impl Engine {
     /// Free the encoder and its memory, if one is loaded.
     pub fn unload_encoder(&mut self) {
         self.encoder = None;
-        if let Some(device) = &mut self.device
-            && let Some(encoder) = device.encoder.take()
-        {
-            encoder.release(&mut device.backend);
+        if let Some(Device { backend, encoder, .. }) = &mut self.device {
+            encoder.release(backend);
         }
     }
 
@@ -50,11 +48,8 @@ impl Engine {
         let files = self.encoder.clone().ok_or_else(missing)?;
         let exact = self.options.exact;
         let Device { backend, encoder, .. } = self.device().await?;
-        let encoder = match encoder {
-            Some(encoder) => encoder,
-            // The device is new.
-            None => encoder.insert(Encoder::load(backend, &files, exact).await?),
-        };
+        // Again, where the device is new.
+        let encoder = encoder.load(backend, &files, exact).await?;
         encoder::read(encoder, backend, &files, text, target).await
     }
 }

@@ -39,7 +39,7 @@ pub(crate) struct Device {
     pub backend: Backend,
     pub forward: Forward,
     pub kv: Arc<Mutex<KvState>>,
-    pub encoder: Option<Encoder>,
+    pub encoder: Encoder,
     options: Options,
 }
 
@@ -108,7 +108,7 @@ impl Engine {
         };
         self.generation += 1;
         let (kv, options) = (Arc::new(Mutex::new(kv)), self.options.clone());
-        self.device = Some(Device { backend, forward, kv, encoder: None, options });
+        self.device = Some(Device { backend, forward, kv, encoder: Encoder::default(), options });
         Ok(())
     }
 

@@ -28,15 +28,22 @@ use self::targets::Targets;
 use crate::forward::Kernels;
 use crate::record::Slice;
 use crate::tune::Table;
-use crate::{Backend, Prepared, Result};
+use crate::{Backend, Error, Prepared, Result};
 
-/// An encoder on a device.
+/// An encoder on a device. It is made before it is loaded, so that what a load allocated is known also where the load fails or
+/// is dropped.
+#[derive(Default)]
 pub(crate) struct Encoder {
+    /// Everything that it allocated.
+    held: Vec<Slice>,
+    loaded: Option<Loaded>,
+}
+
+/// What a window runs with.
+pub(crate) struct Loaded {
     buffers: Buffers,
     recording: Prepared,
     targets: Targets,
-    /// Everything that it allocated.
-    held: Vec<Slice>,
 }
 
 /// What the heads make of one window.
@@ -48,40 +55,41 @@ pub(crate) struct Logits {
 }
 
 impl Encoder {
-    /// Put it on a device. `exact`: with kernels that round nothing but sums.
+    /// Put it on a device, unless it is there. `exact`: with kernels that round nothing but sums.
     ///
     /// # Errors
     /// If it does not fit there; then nothing of it is left.
-    pub async fn load(backend: &mut Backend, files: &EncoderFiles, exact: bool) -> Result<Self> {
-        let mut held = Vec::new();
-        match Self::build(backend, files, exact, &mut held).await {
-            Ok((buffers, recording, targets)) => Ok(Self { buffers, recording, targets, held }),
-            Err(e) => {
-                held.into_iter().for_each(|slice| backend.release(slice));
-                Err(e)
+    pub async fn load(&mut self, backend: &mut Backend, files: &EncoderFiles, exact: bool) -> Result<&Loaded> {
+        if self.loaded.is_none() {
+            self.release(backend);
+            match self.build(backend, files, exact).await {
+                Ok(loaded) => self.loaded = Some(loaded),
+                Err(e) => {
+                    self.release(backend);
+                    return Err(e);
+                }
             }
         }
+        self.loaded.as_ref().ok_or_else(|| Error::Gpu("the encoder is not loaded".into()))
     }
 
-    async fn build(
-        backend: &mut Backend,
-        files: &EncoderFiles,
-        exact: bool,
-        held: &mut Vec<Slice>,
-    ) -> Result<(Buffers, Prepared, Targets)> {
+    async fn build(&mut self, backend: &mut Backend, files: &EncoderFiles, exact: bool) -> Result<Loaded> {
         let kernels = Kernels::for_backend(backend, exact, Widths::default(), Table::default());
-        let weights = weights::load(backend, files, held).await?;
-        let buffers = Buffers::alloc(backend, files, held)?;
+        let weights = weights::load(backend, files, &mut self.held).await?;
+        let buffers = Buffers::alloc(backend, files, &mut self.held)?;
         let targets = Targets::compute(backend, files, &kernels, &weights, &buffers).await?;
         let recording = backend.prepare(layers::record(files, &kernels, &weights, &buffers)?)?;
-        Ok((buffers, recording, targets))
+        Ok(Loaded { buffers, recording, targets })
     }
 
     /// Free what it holds on the device.
-    pub fn release(self, backend: &mut Backend) {
-        self.held.into_iter().for_each(|slice| backend.release(slice));
+    pub fn release(&mut self, backend: &mut Backend) {
+        self.loaded = None;
+        self.held.drain(..).for_each(|slice| backend.release(slice));
     }
+}
 
+impl Loaded {
     /// Run a window: `rows`, `(pieces, dim)`, are the embeddings of its pieces; `ttft` and `tpot` number the targets.
     pub async fn run(&self, backend: &mut Backend, rows: &[f32], ttft: usize, tpot: usize) -> Result<Logits> {
         let b = &self.buffers;

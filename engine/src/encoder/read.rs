@@ -3,7 +3,7 @@
 use concertina_elastic::prompt::{Word, words};
 use web_time::{Duration, Instant};
 
-use super::{Encoder, EncoderFiles, Target};
+use super::{EncoderFiles, Loaded, Target};
 use crate::{Backend, Result};
 
 /// What the encoder says of a text.
@@ -35,7 +35,7 @@ pub struct Decision {
 
 /// Read a text.
 pub(crate) async fn read(
-    encoder: &Encoder,
+    encoder: &Loaded,
     backend: &mut Backend,
     files: &EncoderFiles,
     text: &str,
@@ -43,23 +43,25 @@ pub(crate) async fn read(
 ) -> Result<Encoded> {
     let begin = Instant::now();
     let (bert, words) = (&files.bert, words(text));
-    let pieces = bert.pieces.encode(text)?;
+    // Each piece with its word. Words are cut on their own, as the heads' training does.
+    let mut pieces: Vec<(u32, usize)> = Vec::new();
+    for (i, word) in words.iter().enumerate() {
+        let ids = bert.tokenizer.encode(&text[word.text.clone()], false)?;
+        pieces.extend(ids.into_iter().map(|id| (id, i)));
+    }
     let (ttft, tpot) = files.target(target);
     let mut sums = vec![(0f64, 0usize); words.len()];
     let mut levels = vec![0f64; files.heads.prompt_levels.len() + files.heads.model_levels.len()];
     let windows = pieces.len().div_ceil(files.window()).max(1);
     for window in 0..windows {
         let pieces = pieces.iter().skip(window * files.window()).take(files.window());
-        let ids = pieces.clone().map(|piece| piece.id);
-        let ids: Vec<u32> = [bert.pieces.cls()].into_iter().chain(ids).chain([bert.pieces.sep()]).collect();
+        let ids = pieces.clone().map(|(id, _)| *id);
+        let ids: Vec<u32> = [bert.cls].into_iter().chain(ids).chain([bert.sep]).collect();
         let rows = files.embedding.rows(bert, &ids)?;
         let logits = encoder.run(backend, &rows, ttft, tpot).await?;
-        for (piece, logit) in pieces.zip(&logits.score[1..]) {
-            let word = words.partition_point(|word| word.whole.end <= piece.bytes.start);
-            if let Some((sum, count)) = sums.get_mut(word) {
-                *sum += f64::from(*logit);
-                *count += 1;
-            }
+        for ((_, word), logit) in pieces.zip(&logits.score[1..]) {
+            sums[*word].0 += f64::from(*logit);
+            sums[*word].1 += 1;
         }
         for (sum, logit) in levels.iter_mut().zip(&logits.levels) {
             *sum += f64::from(*logit) / windows as f64;

@@ -274,15 +274,16 @@ pub fn expected(bert: &Bert, heads: &Heads, rounded: bool, text: &str, ttft: usi
     let levels = [&heads.decision.prompt, &heads.decision.model].map(|linear| Affine::of_linear(linear, dim));
     let of_type = row(bert, &bert.types, 0);
     let words = words(text);
-    let pieces = bert.pieces.encode(text).expect("pieces");
+    let ids = |i: usize| bert.tokenizer.encode(&text[words[i].text.clone()], false).expect("pieces");
+    let pieces: Vec<(usize, u32)> = (0..words.len()).flat_map(|i| ids(i).into_iter().map(move |id| (i, id))).collect();
     let mut of_word = vec![Vec::new(); words.len()];
     let mut sums = vec![0f64; heads.prompt_levels.len() + heads.model_levels.len()];
-    let windows: Vec<&[concertina_formats::Piece]> = match pieces.len() {
+    let windows: Vec<&[(usize, u32)]> = match pieces.len() {
         0 => vec![&[]],
         _ => pieces.chunks(heads.encoder.positions - 2).collect(),
     };
     for window in &windows {
-        let ids = [bert.pieces.cls()].into_iter().chain(window.iter().map(|p| p.id)).chain([bert.pieces.sep()]);
+        let ids = [bert.cls].into_iter().chain(window.iter().map(|(_, id)| *id)).chain([bert.sep]);
         let mut x: Rows = Vec::new();
         for (position, id) in ids.enumerate() {
             let rows = [row(bert, &bert.words, id as usize), row(bert, &bert.positions, position), of_type.clone()];
@@ -292,10 +293,8 @@ pub fn expected(bert: &Bert, heads: &Heads, rounded: bool, text: &str, ttft: usi
         for block in &bottom {
             x = block.run(&x, x.len(), attention, eps);
         }
-        for (piece, y) in window.iter().zip(&score.run(&x, x.len(), attention, eps)[1..]) {
-            let at = piece.bytes.start;
-            let word = words.iter().position(|w| w.whole.contains(&at)).expect("every piece lies in a word");
-            of_word[word].push(out.times(y)[0]);
+        for ((word, _), y) in window.iter().zip(&score.run(&x, x.len(), attention, eps)[1..]) {
+            of_word[*word].push(out.times(y)[0]);
         }
         let target = |rows: &[f32], i: usize| wide(&rows[i * dim..(i + 1) * dim]);
         let mut seen = vec![target(&heads.decision.ttft, ttft), target(&heads.decision.tpot, tpot)];

@@ -54,9 +54,17 @@ impl Tokenizer {
         tokenizer_config: Option<&[u8]>,
         generation_config: Option<&[u8]>,
     ) -> Result<Tokenizer> {
-        let json = checked(tokenizer_json)?;
+        let mut json = parse("tokenizer.json", tokenizer_json)?;
         let config = tokenizer_config.map_or(Ok(Value::Null), |bytes| parse("tokenizer_config.json", bytes))?;
         let generation = generation_config.map_or(Ok(Value::Null), |bytes| parse("generation_config.json", bytes))?;
+        vet(&json)?;
+        if let Some(fields) = json.as_object_mut() {
+            fields.insert("truncation".into(), Value::Null);
+            fields.insert("padding".into(), Value::Null);
+        }
+        if let Some(model) = json.get_mut("model").and_then(Value::as_object_mut) {
+            model.remove("dropout");
+        }
         let (spelling, spaces) = spelling_of(&json);
         let added = added_tokens(&json);
         let mut inner: HfTokenizer = wall("tokenizer.json", || Ok(serde_json::from_value(json)?))?;
@@ -87,20 +95,6 @@ impl Tokenizer {
         let encoder = Encoder::Json(Box::new(JsonEncoder { inner: Mutex::new(inner) }));
         Ok(Tokenizer::assemble(encoder, vocab, Roles { bos, eos, add_bos, ends }, spaces))
     }
-}
-
-/// A `tokenizer.json` whose parts are within bounds, without padding, truncation and dropout.
-pub(super) fn checked(tokenizer_json: &[u8]) -> Result<Value> {
-    let mut json = parse("tokenizer.json", tokenizer_json)?;
-    vet(&json)?;
-    if let Some(fields) = json.as_object_mut() {
-        fields.insert("truncation".into(), Value::Null);
-        fields.insert("padding".into(), Value::Null);
-    }
-    if let Some(model) = json.get_mut("model").and_then(Value::as_object_mut) {
-        model.remove("dropout");
-    }
-    Ok(json)
 }
 
 fn parse(what: &str, bytes: &[u8]) -> Result<Value> {

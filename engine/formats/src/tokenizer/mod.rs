@@ -8,7 +8,6 @@ mod bytes;
 mod gguf;
 mod guard;
 mod json;
-mod pieces;
 mod pretok;
 mod special;
 mod spm;
@@ -17,7 +16,6 @@ mod vocab;
 mod words;
 
 pub(crate) use guard::catch;
-pub use pieces::{Piece, WordPieces};
 pub use stream::{StreamState, TokenStream};
 
 use crate::{Error, Result};
