@@ -71,6 +71,9 @@ pub struct Profiled {
 pub struct Profile {
     /// By rising level.
     pub levels: Vec<LevelCost>,
+    /// Rows that kernels take together: a prompt costs as much as one that fills the last of them. 0 and 1: one by one.
+    #[serde(default)]
+    pub rows_together: usize,
     /// Milliseconds that the prompt's encoder takes, by words of prompt; empty without one.
     #[serde(default)]
     pub encoder: Curve,
@@ -101,7 +104,9 @@ impl Profile {
         let Some(cost) = self.level(level) else { return 0.0 };
         // A token behind a context costs what its attention costs more than at the beginning.
         let behind = cost.tpot.at((before + prompt / 2) as f64) - cost.tpot.at(prompt as f64 / 2.0);
-        (cost.ttft.at(prompt as f64) + behind.max(0.0)) * cost.correction.0
+        // All tokens but the last are run together.
+        let rows = prompt.saturating_sub(1).next_multiple_of(self.rows_together.max(1));
+        (cost.ttft.at((rows + 1) as f64) + behind.max(0.0)) * cost.correction.0
     }
 
     /// Milliseconds for a token behind so many.
@@ -145,7 +150,11 @@ pub(super) mod tests {
                 correction: (1.0, 1.0),
             }
         };
-        Profile { levels: [20, 40, 60, 80, 100].map(cost).to_vec(), encoder: Curve(vec![(0.0, 0.0), (1000.0, 20.0)]) }
+        Profile {
+            levels: [20, 40, 60, 80, 100].map(cost).to_vec(),
+            rows_together: 1,
+            encoder: Curve(vec![(0.0, 0.0), (1000.0, 20.0)]),
+        }
     }
 
     #[test]
@@ -172,6 +181,13 @@ pub(super) mod tests {
         let nonsense = Profiled { prompt: 100, context: 100, ttft_ms: 1e12, tpot_ms: Some(f64::NAN) };
         profile.observe(60, nonsense);
         assert!(profile.is_sound());
+    }
+
+    #[test]
+    fn kernels_that_take_rows_together_make_steps() {
+        let profile = Profile { rows_together: 8, ..profile() };
+        assert_eq!(profile.ttft_ms(100, 18, 0), profile.ttft_ms(100, 25, 0));
+        assert!(profile.ttft_ms(100, 26, 0) > profile.ttft_ms(100, 25, 0));
     }
 
     #[test]

@@ -15,6 +15,8 @@ use crate::{Error, Result};
 
 /// Rows of the pieces of prefill that are measured. Software adapters take eight rows at a time.
 const ROWS: [usize; 3] = [8, 32, 128];
+/// Rows that the kernels of prefill take together, on software adapters and on others.
+const ROWS_TOGETHER: (usize, usize) = (8, 16);
 /// Tokens of context behind which a token is measured.
 const CONTEXTS: [usize; 2] = [16, 1024];
 /// Tokens that are generated for a measurement.
@@ -115,7 +117,7 @@ fn key(engine: &Engine) -> String {
     let weights: u64 = engine.model.sources.iter().map(|source| source.len()).sum();
     let package = engine.package.map_or_else(String::new, |hash| hash.iter().map(|b| format!("{b:02x}")).collect());
     let exact = if engine.options.exact { ", exact" } else { "" };
-    format!("latency 1: {}; {} layers, {weights} bytes, package {package}{exact}", engine.adapter(), spec.layers.len())
+    format!("latency 2: {}; {} layers, {weights} bytes, package {package}{exact}", engine.adapter(), spec.layers.len())
 }
 
 impl Engine {
@@ -127,7 +129,8 @@ impl Engine {
         let levels = if self.levels().is_empty() { LEVELS.to_vec() } else { self.levels().to_vec() };
         let vocab = self.model.spec.vocab as u32;
         let text: Vec<u32> = (0..ROWS[ROWS.len() - 1] as u32 + 1).map(|t| t * 31 % vocab).collect();
-        let mut profile = Profile::default();
+        let rows_together = if self.is_software() { ROWS_TOGETHER.0 } else { ROWS_TOGETHER.1 };
+        let mut profile = Profile { rows_together, ..Profile::default() };
         self.device().await?;
         for level in levels {
             let mut ttft = Vec::new();

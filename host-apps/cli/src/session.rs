@@ -73,6 +73,7 @@ impl Session {
         }
         let read =
             concertina::native::open_heads(&heads).with_context(|| format!("{} cannot be used", heads.display()))?;
+        log::info!("the prompt's encoder: {}, labels of the model {}", heads.display(), read.model_blake3);
         let bottom = resolve_model(Some("minilm"), self.offline)?;
         let bottom = concertina::native::open_encoder(&bottom)
             .with_context(|| format!("cannot open the encoder {}", bottom.display()))?;
