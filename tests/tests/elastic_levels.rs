@@ -15,9 +15,9 @@ use serde::Deserialize;
 const NAME: &str = "smollm2-135m-instruct-q4_1";
 /// ‖d‖ / ‖reference‖ of the largest logits of a position: both sides sum in f32, in their own order.
 const TOLERANCE: f64 = 2e-3;
-/// Of all logits of a position against the model before it was put in order, whose `down` had 4 bits where this has 8: the
-/// rounding from one to the other.
-const REQUANTISED: f64 = 0.02;
+/// Of all logits of a position against the model before it was put in order: rounding `down` from its 4-bit grid to 8 bits,
+/// for its blocks run along neurons that have moved. 0.062 when this was written; perplexity moved by -0.33 %.
+const REQUANTISED: f64 = 0.1;
 
 #[derive(Deserialize)]
 struct Golden {
@@ -38,20 +38,25 @@ fn artefact(suffix: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../elastic/artefacts").join(format!("{NAME}.{suffix}"))
 }
 
-/// The reordered model, made from the original by the package.
+/// The reordered model, made from the original by the package, with `down` in the package's type.
 fn reordered(original: &Path, package: &Package) -> Vec<u8> {
+    assert_eq!(package.model.down, "Q8_0");
+    let out = in_order(original, package, DType::Q8_0);
+    assert_eq!(package.model.permuted_blake3, blake3::hash(&out).to_hex().to_string(), "what came of it");
+    out
+}
+
+fn in_order(original: &Path, package: &Package, down: DType) -> Vec<u8> {
     let bytes = std::fs::read(original).expect("the model");
     let model = open_gguf(Box::new(MemorySource(bytes.clone()))).expect("the model");
     assert_eq!(package.model.source_blake3, blake3::hash(&bytes).to_hex().to_string(), "the package's model");
-    assert_eq!(package.model.down, "Q8_0");
     let order: Vec<UnitOrder<'_>> = package
         .order
         .iter()
         .map(|o| UnitOrder { groups: &o.groups, heads: &o.heads, neurons: &o.neurons, weights: None })
         .collect();
     let mut out = Vec::new();
-    reorder(&MemorySource(bytes), &model, &order, DType::Q8_0, &mut out).expect("it can be put in order");
-    assert_eq!(package.model.permuted_blake3, blake3::hash(&out).to_hex().to_string(), "what came of it");
+    reorder(&MemorySource(bytes), &model, &order, down, &mut out).expect("it can be put in order");
     out
 }
 
@@ -112,9 +117,17 @@ fn every_level_agrees_with_the_trainer() {
 
     let mut engine = block_on(Engine::open(&original, exact)).expect("an engine");
     let unordered = logits(&mut engine, 100);
-    let worst = whole.iter().zip(&unordered).map(|(a, b)| relative(a, b)).fold(0.0, f64::max);
-    note(format!("level 100: {worst:.1e} from the model before its units were put in order"));
-    assert!(worst <= REQUANTISED, "{worst}");
+    drop(engine);
+    let apart = |rows: &[Vec<f32>]| rows.iter().zip(&unordered).map(|(a, b)| relative(a, b)).fold(0.0, f64::max);
+    note(format!("level 100: {:.1e} from the model before its units were put in order", apart(&whole)));
+    assert!(apart(&whole) <= REQUANTISED, "{}", apart(&whole));
+    // Without rounding the order changes nothing.
+    let unrounded = open_gguf(Box::new(MemorySource(in_order(&original, &package, DType::F32)))).expect("a model");
+    let exact = Options { exact: true, ..options(None) };
+    let mut engine = block_on(Engine::load(unrounded, exact, &mut |_, _| {})).expect("an engine");
+    let unrounded = logits(&mut engine, 100);
+    note(format!("with `down` as f32: {:.1e}", apart(&unrounded)));
+    assert!(apart(&unrounded) <= TOLERANCE, "{}", apart(&unrounded));
 }
 
 #[test]

@@ -77,6 +77,7 @@ impl Service {
                 yield_now().await;
             }
         }
+        self.narrow_computed(key, &plan.recompute).await?;
         let device = self.engine.device().await?;
         device.backend.flush().await?;
         if switch.recomputed > 0 {
@@ -94,6 +95,26 @@ impl Service {
         } else {
             // Side by side both may be slower than alone, where they share cores: another quantity.
             self.rates.observe_split(plan.recompute_s.max(plan.read_s), read_s.max(computed_s));
+        }
+        Ok(())
+    }
+
+    /// Chunks that were computed anew though they could have been read take the width that they would have had: an answer does
+    /// not depend on which way they came back.
+    async fn narrow_computed(&mut self, key: u64, computed: &[u32]) -> Result<()> {
+        let state = self.manager.state(key);
+        let width = |index: &u32| state.get(*index as usize)?.1.filter(|width| *width != self.geometry.written);
+        let wanted: Vec<(usize, Width)> =
+            computed.iter().filter_map(|index| Some((*index as usize, width(index)?))).collect();
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let Some(entry) = self.entries.get_mut(&key) else { return Ok(()) };
+        self.engine.requantise(&mut entry.context, &wanted).await?;
+        for (index, width) in wanted {
+            if entry.context.table.entries()[index].is_some_and(|place| place.width == width) {
+                self.manager.narrowed((key, index as u32), width);
+            }
         }
         Ok(())
     }

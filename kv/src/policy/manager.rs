@@ -164,6 +164,12 @@ impl<B: ChunkBytes> Manager<B> {
         self.chunk(key).is_some_and(|chunk| chunk.memory.is_some())
     }
 
+    /// A chunk that was computed anew has been brought to the width that its copy on disk has.
+    pub fn narrowed(&mut self, key: ChunkKey, width: Width) {
+        self.release(key);
+        self.set_memory(key, Some(width));
+    }
+
     /// Bytes of a context's chunks in memory.
     pub fn memory_bytes(&self, context: u64) -> u64 {
         let chunks = self.contexts.get(&context).into_iter().flatten();
