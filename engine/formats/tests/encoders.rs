@@ -66,3 +66,26 @@ fn what_is_no_such_encoder_is_named() {
     cut.get_mut("model.safetensors").expect("a file").truncate(20_000);
     assert!(open(&cut).is_err());
 }
+
+#[test]
+fn no_flipped_byte_is_a_panic() {
+    let files = TinyBert { layers: 1, ..TinyBert::default() }.files();
+    let header = 8 + u64::from_le_bytes(files["model.safetensors"][..8].try_into().expect("eight bytes")) as usize;
+    let mut refused = 0;
+    for (file, end, step) in
+        [("config.json", usize::MAX, 1), ("model.safetensors", header, 1), ("tokenizer.json", usize::MAX, 7)]
+    {
+        for at in (0..files[file].len().min(end)).step_by(step) {
+            for flip in [0x01, 0x10, 0x80] {
+                let mut files = files.clone();
+                files.get_mut(file).expect("a file")[at] ^= flip;
+                // It may still be an encoder, of other weights or words; then its tokenizer works or says why not.
+                match open(&files) {
+                    Ok(bert) => drop(bert.tokenizer.encode("the quick fox", false)),
+                    Err(_) => refused += 1,
+                }
+            }
+        }
+    }
+    assert!(refused > 1000, "{refused}");
+}
