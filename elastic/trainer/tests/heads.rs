@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
+use concertina_elastic::prompt::words;
 use concertina_trainer::data::Question;
 use concertina_trainer::heads::decision::{Decider, DecisionTraining, Goal};
 use concertina_trainer::heads::encoded::Encoded;
@@ -129,6 +130,11 @@ fn the_score_head_learns_which_word_matters() {
     let scores = |of: &Scorer| -> Vec<f32> { of.scores(&encoded[39]).unwrap().to_vec1().unwrap() };
     let off = scores(&scorer).iter().zip(scores(&second)).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     assert!(off < 1e-3, "off by {off}");
+    // Of a word that BERT's tokenizer drops nothing is known, and it goes first.
+    let text = "red \u{200b} key";
+    let bare = Encoded::of(&minilm, text, &words(text)).unwrap();
+    let ranking = stored.ranking(&bare).unwrap();
+    assert!(ranking[1] == f32::NEG_INFINITY && ranking[0].is_finite() && ranking[2] > ranking[0], "{ranking:?}");
     // Nothing to learn from words that are all alike.
     let alike = Labels { effect: vec![1.0; prompts[0].words.len()], ..labels(&prompts[0]) };
     assert!(Lesson::new(&encoded[0], &prompts[0], &alike).unwrap().is_none());

@@ -38,6 +38,16 @@ pub enum Goal {
     Right,
 }
 
+impl Goal {
+    /// Its name in files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Goal::Lightest => "lightest",
+            Goal::Right => "right",
+        }
+    }
+}
+
 /// How it is trained.
 #[derive(Debug, Clone, Copy)]
 pub struct DecisionTraining {
@@ -55,7 +65,7 @@ pub struct DecisionTraining {
 
 impl Default for DecisionTraining {
     fn default() -> Self {
-        Self { goal: Goal::Right, steps: 160, batch: 12, rate: 0.003, seed: 1 }
+        Self { goal: Goal::Right, steps: 80, batch: 12, rate: 0.003, seed: 1 }
     }
 }
 

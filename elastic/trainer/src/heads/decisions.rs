@@ -4,7 +4,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 use super::bench::{Bench, Order};
-use super::decision::Decider;
+use super::decision::{Decider, Goal};
 use super::grid::{Grid, Outcome, TPOT_TARGETS, TTFT_TARGETS, answer_all};
 use super::make::{Answered, decision_head, encoded, score_head, training_questions};
 use crate::minilm::MiniLm;
@@ -27,7 +27,14 @@ pub struct Picks {
 }
 
 /// Ways to pick.
-const ROWS: [&str; 5] = ["decision head", "best fixed pair", "heaviest pair", "any feasible pair", "oracle"];
+const ROWS: [&str; 6] = [
+    "decision head",
+    "decision head, taught the lightest",
+    "best fixed pair",
+    "heaviest pair",
+    "any feasible pair",
+    "oracle",
+];
 
 /// What a pick came to.
 #[derive(Debug, Clone, Copy, Default)]
@@ -46,14 +53,17 @@ pub fn decisions(order: &Order, count: usize, watch: &mut dyn Watch) -> Result<V
     let scored = score_head(&bench, &minilm, order, watch)?;
     let grid = Grid::new(&bench)?;
     let train = training_questions(&bench, &minilm, order, &scored, watch)?;
-    let (decider, _) = decision_head(&bench, &minilm, order, &grid, &train, watch)?;
-    let decider = Decider::restored(&decider.stored()?, minilm.heads)?;
+    let mut deciders = Vec::new();
+    for goal in [Goal::Right, Goal::Lightest] {
+        let (decider, _) = decision_head(&bench, &minilm, order, &grid, &train, goal, watch)?;
+        deciders.push(Decider::restored(&decider.stored()?, minilm.heads)?);
+    }
     let read = encoded(&minilm, bench.held_out(count))?;
     let outcomes = answer_all(&bench, "pairs-held-out", &scored.name, &scored.scorer, &read, watch)?;
     let held_out = Answered { read, outcomes };
     let mut by_target = Vec::new();
     for target in Grid::targets() {
-        by_target.push(at_target(&grid, &decider, &train.outcomes, &held_out, target)?);
+        by_target.push(at_target(&grid, &deciders, &train.outcomes, &held_out, target)?);
     }
     Ok(summed(&by_target, held_out.read.len()))
 }
@@ -61,7 +71,7 @@ pub fn decisions(order: &Order, count: usize, watch: &mut dyn Watch) -> Result<V
 /// What every row's pick came to: question by question, for one target.
 fn at_target(
     grid: &Grid,
-    decider: &Decider,
+    deciders: &[Decider],
     train: &[Outcome],
     held_out: &Answered,
     target: (usize, usize),
@@ -81,8 +91,11 @@ fn at_target(
         let n = feasible.len().max(1) as f64;
         let sum = |part: fn(&Came) -> f64| feasible.iter().map(|i| part(&of(Some(*i)))).sum::<f64>() / n;
         let right = grid.lightest(feasible.iter().copied().filter(|i| outcome.right[*i]));
+        let picked = deciders.iter().map(|decider| Ok(of(decider.picks(encoded, target, &feasible)?)));
+        let picked: Vec<Came> = picked.collect::<Result<_>>()?;
         found.push([
-            of(decider.picks(encoded, target, &feasible)?),
+            picked[0],
+            picked[1],
             of(fixed),
             of(heaviest),
             Came { right: sum(|c| c.right), prefill: sum(|c| c.prefill) },
@@ -136,11 +149,11 @@ mod tests {
     #[test]
     fn shares_are_of_questions_and_targets() {
         let came = |right: f64| Came { right, prefill: 0.5 };
-        let rows = |head: f64, fixed: f64| [came(head), came(fixed), came(0.0), came(0.25), came(1.0)];
+        let rows = |head: f64, fixed: f64| [came(head), came(fixed), came(fixed), came(0.0), came(0.25), came(1.0)];
         let by_target = vec![vec![rows(1.0, 0.0), rows(1.0, 1.0)], vec![rows(0.0, 0.0), rows(1.0, 1.0)]];
         let found = summed(&by_target, 2);
         assert_eq!((found[0].accuracy.mean, found[1].accuracy.mean), (0.75, 0.5));
-        assert_eq!((found[1].behind_head.mean, found[4].behind_head.mean), (0.25, -0.25));
+        assert_eq!((found[1].behind_head.mean, found[5].behind_head.mean), (0.25, -0.25));
         assert_eq!((found[0].prefill, found[0].targets[1].2), (0.5, 0.5));
         assert!(text(&found).contains("| oracle | 100.0 ± 0.0 |"));
     }

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use concertina_elastic::heads::{EncoderId, Heads, Report, ScoreHead};
 
 use super::bench::{Bench, Order};
-use super::decision::{Decider, DecisionTraining};
+use super::decision::{Decider, DecisionTraining, Goal};
 use super::encoded::{BOTTOM, Encoded};
 use super::grid::{Grid, Outcome, PROMPT_LEVELS, TPOT_TARGETS, TTFT_TARGETS, answer_all};
 use super::labels::label_all;
@@ -101,14 +101,15 @@ pub fn decision_head(
     order: &Order,
     grid: &Grid,
     answered: &Answered,
+    goal: Goal,
     watch: &mut dyn Watch,
 ) -> Result<(Decider, f32)> {
     let lessons: Vec<(&Encoded, &Outcome)> =
         answered.read.iter().map(|(_, encoded)| encoded).zip(&answered.outcomes).collect();
-    let training = DecisionTraining { seed: order.seed, ..DecisionTraining::default() };
-    let kept = format!("decision-{}-{}-{}.safetensors", order.prompts, order.questions, order.seed);
+    let training = DecisionTraining { goal, seed: order.seed, ..DecisionTraining::default() };
+    let kept = format!("decision-{}-{}-{}-{}.safetensors", goal.name(), order.prompts, order.questions, order.seed);
     let mut decider = Decider::fresh(minilm, order.seed)?;
-    watch.begin("training the decision head", training.steps);
+    watch.begin(&format!("training the decision head ({})", goal.name()), training.steps);
     let seconds = decider.train(grid, &lessons, training, &bench.folder().join(kept), &mut |done, loss, _| {
         watch.step(done, &format!("loss {loss:.4}"));
         Ok(())
@@ -125,7 +126,7 @@ pub fn heads(order: &Order, watch: &mut dyn Watch) -> Result<(PathBuf, usize)> {
     let minilm = MiniLm::open(&order.minilm)?;
     let scored = score_head(&bench, &minilm, order, watch)?;
     let answered = training_questions(&bench, &minilm, order, &scored, watch)?;
-    let (decider, seconds) = decision_head(&bench, &minilm, order, &Grid::new(&bench)?, &answered, watch)?;
+    let (decider, seconds) = decision_head(&bench, &minilm, order, &Grid::new(&bench)?, &answered, Goal::Right, watch)?;
     let heads = Heads {
         encoder: EncoderId {
             source_blake3: minilm.hash.clone(),

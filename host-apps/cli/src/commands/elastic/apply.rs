@@ -20,11 +20,15 @@ Examples:
   concertina elastic apply smollm2
   concertina elastic apply model.gguf --package model.elastic.safetensors --out .";
 
-/// Packages that come with the program; each names the model it was made for by its hash.
-const BUILT_IN: [&[u8]; 1] =
-    [include_bytes!("../../../../../elastic/artefacts/smollm2-135m-instruct-q4_1.elastic.safetensors")];
+/// Packages that come with the program, with the heads of the prompt's encoder. A package names the model it was made for by
+/// its hash.
+const BUILT_IN: [(&[u8], &[u8]); 1] = [(
+    include_bytes!("../../../../../elastic/artefacts/smollm2-135m-instruct-q4_1.elastic.safetensors"),
+    include_bytes!("../../../../../elastic/artefacts/smollm2-135m-instruct-q4_1.encoder.safetensors"),
+)];
 
-/// Write the elastic form of a model: NAME.elastic.gguf with its units in the order of a package, and the package beside it.
+/// Write the elastic form of a model: NAME.elastic.gguf with its units in the order of a package, and the package beside it;
+/// with a built-in package the heads of the prompt's encoder too.
 ///
 /// No text is read and nothing is trained; it takes seconds. The package says by a hash which model it is for, and what
 /// comes of it is compared with the hash of the file that its adapters were trained on. The path of the model is written to
@@ -46,7 +50,7 @@ pub struct ApplyArgs {
 pub fn run(global: &GlobalArgs, args: &ApplyArgs) -> Result<()> {
     let path = resolve_model(args.name.as_deref().or(global.model.as_deref()), global.offline)?;
     let hash = blake3_of(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let (bytes, package) = package_for(args.package.as_deref(), &path, &hash)?;
+    let (bytes, package, heads) = package_for(args.package.as_deref(), &path, &hash)?;
     let out = match &args.out {
         Some(out) => out.clone(),
         None => Cache::from_env()?.root().join("elastic"),
@@ -58,12 +62,15 @@ pub fn run(global: &GlobalArgs, args: &ApplyArgs) -> Result<()> {
         write_model(&path, &package, &to)?;
     }
     write_whole(&out.join(format!("{stem}.elastic.safetensors")), &bytes)?;
+    if let Some(heads) = heads {
+        write_whole(&out.join(format!("{stem}.encoder.safetensors")), heads)?;
+    }
     println!("{}", to.display());
     Ok(())
 }
 
 /// The package that is asked for, or the built-in one that was made for this model.
-fn package_for(asked: Option<&Path>, model: &Path, hash: &str) -> Result<(Vec<u8>, Package)> {
+fn package_for(asked: Option<&Path>, model: &Path, hash: &str) -> Result<(Vec<u8>, Package, Option<&'static [u8]>)> {
     if let Some(path) = asked {
         let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
         let package = Package::from_bytes(&bytes).with_context(|| format!("{} cannot be used", path.display()))?;
@@ -73,12 +80,12 @@ fn package_for(asked: Option<&Path>, model: &Path, hash: &str) -> Result<(Vec<u8
             path.display(),
             model.display()
         );
-        return Ok((bytes, package));
+        return Ok((bytes, package, None));
     }
-    for bytes in BUILT_IN {
+    for (bytes, heads) in BUILT_IN {
         let package = Package::from_bytes(bytes).context("the built-in package cannot be used")?;
         if package.model.source_blake3 == hash {
-            return Ok((bytes.to_vec(), package));
+            return Ok((bytes.to_vec(), package, Some(heads)));
         }
     }
     bail!(
