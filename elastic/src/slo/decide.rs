@@ -29,6 +29,8 @@ pub struct Request {
     pub before_ms: f64,
     /// Words of the prompt: what an encoder would read.
     pub words: usize,
+    /// Share of the target that is left free for what predictions are off by.
+    pub margin: f64,
 }
 
 /// What the caller wants of the answer to be fixed.
@@ -50,14 +52,24 @@ pub struct Hints {
 }
 
 impl Hints {
-    /// What is known without a measurement: less of either is worse, and the last fifths are worst.
-    pub fn neutral() -> Self {
-        let score = |percent: u32| 2.0 * (f64::from(percent) / 100.0).ln();
-        let levels = (1..=10).map(|tenth| tenth * 10);
-        Self {
-            prompt: PROMPT_LEVELS.iter().map(|percent| (*percent, score(*percent))).collect(),
-            level: levels.map(|percent| (percent, score(percent))).collect(),
-        }
+    /// Where nothing is known of a model: how much more surprised SmolLM2-135M was at right answers, in nats, over 200 questions
+    /// of train splits with the score head's words and its recovery adapters (`concertina-trainer heads`: prompt levels 20, 60
+    /// and 100 at the whole model, levels 20, 40, 60, 80 and 100 at the whole prompt; others lie on lines between them). A prompt
+    /// stands a loss of two fifths that a model does not.
+    pub fn prior() -> Self {
+        let prompt = [(20, -4.81), (40, -2.74), (60, -0.67), (80, -0.34), (100, 0.0)];
+        let level = [
+            (20, -15.48),
+            (30, -12.59),
+            (40, -9.70),
+            (50, -7.26),
+            (60, -4.82),
+            (70, -3.54),
+            (80, -2.26),
+            (90, -1.13),
+            (100, 0.0),
+        ];
+        Self { prompt: prompt.to_vec(), level: level.to_vec() }
     }
 
     fn of(scores: &[(u32, f64)], percent: u32) -> f64 {
@@ -131,7 +143,13 @@ fn price(profile: &Profile, request: &Request, encoder: bool, pair: Pair) -> Dec
     let prefill_ms = profile.ttft_ms(pair.level, tokens, request.context);
     let ttft_ms = request.before_ms + encoder_ms + prefill_ms;
     let tpot_ms = profile.tpot_ms(pair.level, request.context + tokens);
-    Decision { pair, ttft_ms, tpot_ms, encoder_ms, feasible: request.target.allows(ttft_ms, tpot_ms) }
+    Decision {
+        pair,
+        ttft_ms,
+        tpot_ms,
+        encoder_ms,
+        feasible: request.target.shrunk(request.margin).allows(ttft_ms, tpot_ms),
+    }
 }
 
 #[cfg(test)]
@@ -141,11 +159,11 @@ mod tests {
 
     fn request(ttft: f64, tpot: f64) -> Request {
         let target = Target { ttft_ms: Some(ttft), tpot_ms: Some(tpot) };
-        Request { target, prompt: 200, fixed: 20, context: 0, before_ms: 0.0, words: 150 }
+        Request { target, prompt: 200, fixed: 20, context: 0, before_ms: 0.0, words: 150, margin: 0.0 }
     }
 
     fn pair(ttft: f64, tpot: f64, encoder: bool) -> (u32, u32, bool) {
-        let d = decide(&profile(), &request(ttft, tpot), &Hints::neutral(), encoder, Restriction::default());
+        let d = decide(&profile(), &request(ttft, tpot), &Hints::prior(), encoder, Restriction::default());
         (d.pair.prompt, d.pair.level, d.feasible)
     }
 
@@ -158,7 +176,7 @@ mod tests {
     #[test]
     fn less_of_it_where_there_is_less() {
         // The time for a token leaves the level only.
-        assert_eq!(pair(1e9, 8.5, true), (100, 60, true));
+        assert_eq!(pair(1e9, 8.5, false), (100, 60, true));
         // The time to the first can be had by either.
         let (prompt, level, feasible) = pair(120.0, 1e9, true);
         assert!(feasible && (prompt < 100 || level < 100), "{prompt} {level}");
@@ -188,8 +206,10 @@ mod tests {
             let (ttft, tpot) = (f64::from(i * 7 % 300), f64::from(i * 13 % 16));
             let r = Request { context: (i as usize * 31) % 900, before_ms: f64::from(i % 9), ..request(ttft, tpot) };
             let only = Restriction { prompt: (i % 5 == 0).then_some(60), level: (i % 7 == 0).then_some(80) };
-            let d = decide(&profile, &r, &Hints::neutral(), i % 2 == 0, only);
+            let d = decide(&profile, &r, &Hints::prior(), i % 2 == 0, only);
             assert_eq!(d.feasible, r.target.allows(d.ttft_ms, d.tpot_ms));
+            let careful = decide(&profile, &Request { margin: 0.1, ..r }, &Hints::prior(), i % 2 == 0, only);
+            assert!(!careful.feasible || r.target.allows(careful.ttft_ms * 1.1, careful.tpot_ms * 1.1));
             assert!(only.prompt.is_none_or(|p| p == d.pair.prompt) && only.level.is_none_or(|l| l == d.pair.level));
             assert!(d.encoder_ms == 0.0 || d.pair.prompt < 100);
         }

@@ -17,6 +17,12 @@ impl Target {
         self.ttft_ms.is_none() && self.tpot_ms.is_none()
     }
 
+    /// Stricter by a share.
+    pub fn shrunk(&self, share: f64) -> Self {
+        let less = |most: f64| most * (1.0 - share);
+        Self { ttft_ms: self.ttft_ms.map(less), tpot_ms: self.tpot_ms.map(less) }
+    }
+
     /// Whether these times are within the target.
     pub fn allows(&self, ttft_ms: f64, tpot_ms: f64) -> bool {
         self.ttft_ms.is_none_or(|most| ttft_ms <= most) && self.tpot_ms.is_none_or(|most| tpot_ms <= most)
@@ -27,7 +33,7 @@ impl Target {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Class {
-    /// 100 and 100 percent.
+    /// 100 and 100 percent: no target, for the whole model meets it by definition.
     Full,
     /// 80 and 90 percent.
     Relaxed,
@@ -76,6 +82,9 @@ impl Class {
 
     /// Its target where the whole model takes these times.
     pub fn target(self, full_ttft_ms: f64, full_tpot_ms: f64) -> Target {
+        if self == Self::Full {
+            return Target::default();
+        }
         let (ttft, tpot) = self.percents();
         let of = |percent: u32, full: f64| Some(f64::from(percent) / 100.0 * full);
         Target { ttft_ms: of(ttft, full_ttft_ms), tpot_ms: of(tpot, full_tpot_ms) }

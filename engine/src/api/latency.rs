@@ -47,7 +47,7 @@ impl Planner {
             Some(profile) => profile,
             None => engine.measure_latency().await?,
         };
-        let planner = Self { profile, key, host, hints: Hints::neutral(), trust_heads: false };
+        let planner = Self { profile, key, host, hints: Hints::prior(), trust_heads: false };
         planner.keep();
         Ok(planner)
     }

@@ -11,6 +11,8 @@ use crate::encoder::{self, Encoded};
 
 /// Prompts of fewer words are read whole: there is nothing to choose among.
 const FEWEST_WORDS: usize = 12;
+/// Share of a target that is left free: nine predictions of ten should be off by less than a tenth.
+const MARGIN: f64 = 0.05;
 /// Words of the texts that the encoder's time is measured on.
 const MEASURED_WORDS: [usize; 2] = [24, 160];
 
@@ -101,7 +103,7 @@ impl Planner {
     /// Decide on the level alone, for `prompt` tokens behind `context` whose prefill begins in `before_ms`.
     pub fn plan_level(&self, prompt: usize, context: usize, before_ms: f64, wish: &Wish) -> (Decision, Target) {
         let target = self.target_of(wish, prompt, context);
-        let request = Request { target, prompt: 0, fixed: prompt, context, before_ms, words: 0 };
+        let request = Request { target, prompt: 0, fixed: prompt, context, before_ms, words: 0, margin: MARGIN };
         (self.decide(&request, None, false, wish.only), target)
     }
 
@@ -125,6 +127,7 @@ impl Planner {
             context: prompt.context,
             before_ms: prompt.before_ms,
             words: of_text.len(),
+            margin: MARGIN,
         };
         let has_encoder = engine.heads().is_some() && droppable >= FEWEST_WORDS;
         let first = self.decide(&request, None, has_encoder, wish.only);

@@ -47,7 +47,7 @@ pub fn grid(global: &GlobalArgs, how: &Grid<'_>) -> Result<(String, String, Vec<
         true => how.prompt_levels.to_vec(),
         false => vec![100],
     };
-    let planner = block_on(Planner::open(&mut session.engine, None))?;
+    let planner = block_on(Planner::open(&mut session.engine, crate::tuning::host()))?;
     let mut outcomes = Outcomes::open(how.outcomes)?;
     let mut found = Vec::new();
     let pairs = prompts.len() * how.levels.len();

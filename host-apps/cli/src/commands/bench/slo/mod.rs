@@ -73,7 +73,7 @@ pub fn run(global: &GlobalArgs, args: &SloBenchArgs) -> Result<()> {
     })?;
     let has_encoder = session.load_encoder()?;
     drop_layers(&mut session, &args.layer_order)?;
-    let mut planner = block_on(Planner::open(&mut session.engine, None))?;
+    let mut planner = block_on(Planner::open(&mut session.engine, crate::tuning::host()))?;
     block_on(planner.measure_encoder(&mut session.engine))?;
     let mut outcomes = ask::Outcomes::open(args.outcomes.as_deref())?;
     let mut tallies: Vec<Tally> = Vec::new();
