@@ -88,7 +88,7 @@ impl Prompt {
 }
 
 /// `count` prompts from `questions`, in an order drawn from `seed`; every second one has examples of its task, drawn from
-/// `pool`. Questions of BoolQ are left out: a model of this size answers them by their prior, whatever stands before.
+/// `pool`. Questions of BoolQ are left out: they are several times as long, and ask for yes or no.
 pub fn prompts(questions: &[Question], pool: &[Question], count: usize, seed: u64) -> Vec<Prompt> {
     let asked = |question: &&Question| TASKS[question.task] != "boolq";
     let mut random = Random::new(seed);
