@@ -98,8 +98,15 @@ fn every_level_agrees_with_the_trainer() {
     }
     assert_eq!(golden.levels.len(), package.levels.len());
 
-    // A new device has the adapters again.
+    // Batches of every size have them.
     let at_40 = logits(&mut engine, 40);
+    for piece in [1, 2, 3, 5, 7] {
+        let rows = block_on(engine.logits(&golden.tokens, &golden.positions, 40, piece)).expect("logits");
+        let worst = at_40.iter().zip(&rows).map(|(a, b)| relative(a, b)).fold(0.0, f64::max);
+        assert!(worst <= TOLERANCE, "pieces of {piece}: {worst}");
+    }
+
+    // A new device has the adapters again.
     engine.destroy_device();
     let again = loop {
         // The loss is reported by the call that meets it.

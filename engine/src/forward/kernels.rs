@@ -57,6 +57,11 @@ impl Kernels {
         self.table.family(rows)
     }
 
+    /// Most rows of a batch of the family for a row or so.
+    pub fn narrow_rows(&self) -> usize {
+        (1..).take_while(|rows| self.family(*rows) == Family::Narrow).take(64).last().unwrap_or(1)
+    }
+
     /// A matrix times a batch of that family.
     pub fn matrix(&self, shape: Shape, family: Family) -> &'static Variant {
         let allowed = |v: &&'static Variant| self.has(v) && (!self.exact || v.exact());

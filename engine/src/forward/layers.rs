@@ -264,7 +264,7 @@ impl Recorder<'_> {
             outputs: adapter.outputs as u32,
             x_stride: x_stride as u32,
             y_stride: self.spec.dim as u32,
-            few: u32::from(self.family == Family::Narrow),
+            few: u32::from(self.family == Family::Narrow && self.kernels.narrow_rows() <= 2),
             ..Default::default()
         };
         let args = [x, adapter.codes, adapter.scales, y];
