@@ -29,7 +29,9 @@ struct Recorder<'a> {
 
 /// What the recording of the layers depends on, beside the sub-model.
 #[derive(Debug, Clone, Copy)]
-pub struct Of {
+pub struct Of<'a> {
+    /// Recovery adapters of its level.
+    pub adapters: Option<&'a LevelWeights>,
     /// Kernels for batches of this family.
     pub family: Family,
     /// Widths of the pages that are read.
@@ -305,10 +307,9 @@ pub fn layers(
     buffers: &Buffers,
     weights: &Weights,
     sub: &SubModel,
-    adapters: Option<&LevelWeights>,
-    of: Of,
+    of: Of<'_>,
 ) -> Result<Recording> {
-    let Of { family, widths, rotate } = of;
+    let Of { adapters, family, widths, rotate } = of;
     let mut recorder = Recorder { spec, kernels, buffers, family, rotate, widths, recording: Recording::default() };
     recorder.embed(&weights.embed);
     for (i, (layer, units)) in weights.layers.iter().zip(&sub.layers).enumerate() {

@@ -222,11 +222,10 @@ impl Forward {
         if !self.layers.contains_key(&key) {
             self.sub_model(level);
             let sub = &self.sub_models[&level];
-            let of = layers::Of { family: key.1, widths: key.2, rotate: self.capacity.rotate };
-            let rows = self.capacity.rows;
             let adapters = self.adapters.get(&level);
-            let (spec, kernels) = (&self.spec, &self.kernels);
-            let recording = layers::layers(spec, rows, kernels, &self.buffers, &self.weights, sub, adapters, of)?;
+            let of = layers::Of { adapters, family: key.1, widths: key.2, rotate: self.capacity.rotate };
+            let (spec, rows) = (&self.spec, self.capacity.rows);
+            let recording = layers::layers(spec, rows, &self.kernels, &self.buffers, &self.weights, sub, of)?;
             self.layers.insert(key, backend.prepare(recording)?);
         }
         Ok(key)

@@ -50,7 +50,7 @@ pub struct ApplyArgs {
 pub fn run(global: &GlobalArgs, args: &ApplyArgs) -> Result<()> {
     let path = resolve_model(args.name.as_deref().or(global.model.as_deref()), global.offline)?;
     let hash = blake3_of(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let (bytes, package, heads) = package_for(args.package.as_deref(), &path, &hash)?;
+    let Found { bytes, package, heads } = package_for(args.package.as_deref(), &path, &hash)?;
     let out = match &args.out {
         Some(out) => out.clone(),
         None => Cache::from_env()?.root().join("elastic"),
@@ -69,8 +69,15 @@ pub fn run(global: &GlobalArgs, args: &ApplyArgs) -> Result<()> {
     Ok(())
 }
 
+/// A package as its file is and as it was read, with the heads that come with it.
+struct Found {
+    bytes: Vec<u8>,
+    package: Package,
+    heads: Option<&'static [u8]>,
+}
+
 /// The package that is asked for, or the built-in one that was made for this model.
-fn package_for(asked: Option<&Path>, model: &Path, hash: &str) -> Result<(Vec<u8>, Package, Option<&'static [u8]>)> {
+fn package_for(asked: Option<&Path>, model: &Path, hash: &str) -> Result<Found> {
     if let Some(path) = asked {
         let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
         let package = Package::from_bytes(&bytes).with_context(|| format!("{} cannot be used", path.display()))?;
@@ -80,12 +87,12 @@ fn package_for(asked: Option<&Path>, model: &Path, hash: &str) -> Result<(Vec<u8
             path.display(),
             model.display()
         );
-        return Ok((bytes, package, None));
+        return Ok(Found { bytes, package, heads: None });
     }
     for (bytes, heads) in BUILT_IN {
         let package = Package::from_bytes(bytes).context("the built-in package cannot be used")?;
         if package.model.source_blake3 == hash {
-            return Ok((bytes.to_vec(), package, Some(heads)));
+            return Ok(Found { bytes: bytes.to_vec(), package, heads: Some(heads) });
         }
     }
     bail!(
