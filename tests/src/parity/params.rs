@@ -27,6 +27,7 @@ pub fn layouts() -> Vec<Layout> {
         layout::<shaders::NormParams>(),
         layout::<shaders::MatmulParams>(),
         layout::<shaders::GluParams>(),
+        layout::<shaders::AdapterParams>(),
         layout::<shaders::LayerNormParams>(),
         layout::<shaders::GeluParams>(),
         layout::<shaders::DenseParams>(),
