@@ -68,7 +68,7 @@ pub struct Plan {
     pub decision: Decision,
     /// What was asked for, in milliseconds.
     pub target: Target,
-    /// Words of the prompt, and of what is left of it.
+    /// Words of the prompt.
     pub words: usize,
     /// Words of what is left of it.
     pub kept_words: usize,
