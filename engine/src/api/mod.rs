@@ -5,7 +5,7 @@ mod call;
 mod context;
 mod density;
 mod encode;
-mod engine;
+pub(crate) mod engine;
 mod latency;
 mod levels;
 mod options;

@@ -9,9 +9,10 @@ use crate::record::Slice;
 use crate::{Backend, Result};
 
 impl Forward {
-    /// Bytes of a chunk, all layers one after the other.
-    pub fn chunk_bytes(&self, entry: ChunkEntry) -> usize {
-        geometry(&self.spec, self.capacity.exact).chunk_bytes(entry.width) as usize
+    /// Whether a chunk whose layers have so many bytes belongs to a place.
+    pub fn takes(&self, entry: ChunkEntry, mut layers: impl ExactSizeIterator<Item = usize>) -> bool {
+        let bytes = geometry(&self.spec, self.capacity.exact).layer_bytes(entry.width);
+        layers.len() == self.buffers.pages.len() && layers.all(|len| len as u64 == bytes)
     }
 
     /// Where each layer of a chunk lies.
@@ -28,14 +29,36 @@ impl Forward {
         backend.gather(&slices).await
     }
 
-    /// Write the contents of a chunk with the next delivery.
+    /// Write the contents of chunks with the next delivery: of each, all layers in order. Chunks that lie side by side are
+    /// one copy a layer.
     ///
     /// # Panics
-    /// If there are not as many bytes as [`Forward::chunk_bytes`] says.
-    pub fn write_chunk(&self, backend: &mut Backend, entry: ChunkEntry, bytes: &[u8]) -> Result<()> {
-        assert_eq!(bytes.len(), self.chunk_bytes(entry));
-        let layer = bytes.len() / self.buffers.pages.len();
-        self.extents(entry).zip(bytes.chunks_exact(layer)).try_for_each(|(to, bytes)| backend.put(to, bytes))
+    /// If a chunk has not a piece a layer, or a piece not as many bytes as its place.
+    pub fn write_chunks(&self, backend: &mut Backend, chunks: &[(ChunkEntry, Vec<&[u8]>)]) -> Result<()> {
+        let geometry = geometry(&self.spec, self.capacity.exact);
+        let (unit, layers) = (geometry.unit_bytes(), self.buffers.pages.len());
+        let bytes = |entry: &ChunkEntry| geometry.layer_bytes(entry.width);
+        for (entry, pieces) in chunks {
+            assert!(
+                pieces.len() == layers && pieces.iter().all(|piece| piece.len() as u64 == bytes(entry)),
+                "{entry:?}"
+            );
+        }
+        let mut by_place: Vec<&(ChunkEntry, Vec<&[u8]>)> = chunks.iter().collect();
+        by_place.sort_by_key(|(entry, _)| entry.place);
+        let side_by_side =
+            |a: &ChunkEntry, b: &ChunkEntry| u64::from(a.place) * unit + bytes(a) == u64::from(b.place) * unit;
+        let mut parts = Vec::new();
+        for run in by_place.chunk_by(|a, b| side_by_side(&a.0, &b.0)) {
+            let len = run.iter().map(|(entry, _)| bytes(entry)).sum();
+            for (layer, pages) in self.buffers.pages.iter().enumerate() {
+                parts.clear();
+                parts.extend(run.iter().map(|(_, pieces)| pieces[layer]));
+                let offset = pages.offset + u64::from(run[0].0.place) * unit;
+                backend.put(Slice { offset, len, ..*pages }, &parts)?;
+            }
+        }
+        Ok(())
     }
 
     /// Overwrite units of every layer with zeros.

@@ -199,11 +199,11 @@ impl Gpu {
         self.inbox.put(buffer, to.offset, bytes);
     }
 
-    /// Write much, when the next delivery begins.
-    pub fn put(&mut self, to: Slice, bytes: &[u8]) -> Result<()> {
+    /// Write much, when the next delivery begins: parts that lie one after the other on the device.
+    pub fn put(&mut self, to: Slice, parts: &[&[u8]]) -> Result<()> {
         self.faults.check()?;
         let buffer = self.buffers[to.buf.0 as usize].as_ref().expect("a freed buffer is in use");
-        self.upload.put(&self.device, buffer, to.offset, bytes, &mut self.counters)
+        self.upload.put(&self.device, buffer, to.offset, parts, &mut self.counters)
     }
 
     /// Submit what was put, once so many bytes wait.

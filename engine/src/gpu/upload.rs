@@ -41,33 +41,45 @@ impl Upload {
         self.filling.iter().map(|filling| filling.used).sum()
     }
 
-    /// Write `bytes`, a whole number of words, when the next delivery is submitted.
+    /// Write `parts`, each a whole number of words, one after the other when the next delivery is submitted: one copy, unless
+    /// a staging buffer ends among them.
     pub fn put(
         &mut self,
         device: &wgpu::Device,
         to: &wgpu::Buffer,
-        offset: u64,
-        bytes: &[u8],
+        mut offset: u64,
+        parts: &[&[u8]],
         counters: &mut Counters,
     ) -> Result<()> {
-        let mut done = 0;
-        while done < bytes.len() {
+        let mut left: u64 = parts.iter().map(|part| part.len() as u64).sum();
+        let mut parts = parts.iter().copied();
+        let mut part: &[u8] = &[];
+        while left > 0 {
             if self.filling.last().is_none_or(|filling| filling.used == BUFFER_BYTES) {
                 let buffer = self.take(device, counters);
                 self.filling.push(Filling { buffer, used: 0, pieces: Vec::new() });
             }
             let Some(filling) = self.filling.last_mut() else { break };
-            let n = (bytes.len() - done).min((BUFFER_BYTES - filling.used) as usize);
-            let range = filling.used..filling.used + n as u64;
+            let n = left.min(BUFFER_BYTES - filling.used);
             // Ranges that are mapped begin at multiples of 8; the gap is left as it is.
+            let range = filling.used..filling.used + n;
             let mut view = filling
                 .buffer
                 .get_mapped_range_mut(range.clone())
                 .map_err(|e| Error::Gpu(format!("a staging buffer: {e:?}")))?;
-            view.copy_from_slice(&bytes[done..done + n]);
-            filling.pieces.push((to.clone(), offset + done as u64, filling.used, n as u64));
+            let (mut at, n) = (0, n as usize);
+            while at < n {
+                if part.is_empty() {
+                    part = parts.next().expect("there are as many bytes as were counted");
+                    continue;
+                }
+                let (now, later) = part.split_at(part.len().min(n - at));
+                view.slice(at..at + now.len()).copy_from_slice(now);
+                (at, part) = (at + now.len(), later);
+            }
+            filling.pieces.push((to.clone(), offset, filling.used, n as u64));
             filling.used = range.end.next_multiple_of(8).min(BUFFER_BYTES);
-            done += n;
+            (left, offset) = (left - n as u64, offset + n as u64);
         }
         Ok(())
     }

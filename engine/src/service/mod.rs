@@ -12,6 +12,7 @@
 mod call;
 mod contexts;
 mod entry;
+mod inflow;
 mod keeper;
 mod lane;
 mod memory;
@@ -64,6 +65,7 @@ pub struct Service {
     geometry: KvGeometry,
     keeper: Keeper,
     readers: Vec<Lane>,
+    pool: inflow::Pool,
     manager: Manager<PageBytes>,
     rates: Rates,
     /// Contexts that were used since the service opened.
@@ -99,6 +101,7 @@ impl Service {
             geometry,
             keeper: Keeper::new(store)?,
             readers,
+            pool: inflow::Pool::default(),
             manager,
             rates,
             entries: BTreeMap::new(),

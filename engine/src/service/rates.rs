@@ -1,7 +1,7 @@
 //! How fast the device computes and reads: measured at first use, kept by the host, refreshed by every restore.
 
 use concertina_kv::policy::{ChunkBytes, LineFit, Rates};
-use concertina_kv::store::{ChunkPut, Error as StoreError};
+use concertina_kv::store::{ChunkPut, Error as StoreError, Opened};
 use concertina_kv::{CHUNK_TOKENS, Width};
 use web_time::Instant;
 
@@ -85,11 +85,13 @@ impl Service {
             store.flush()?;
             let readers = store.readers(NOBODY, id)?;
             let mut times = Vec::new();
-            let mut contents = Vec::new();
+            let mut buffer = Vec::new();
             for chunks in CHUNKS {
                 let start = Instant::now();
                 for reader in readers.iter().take(chunks) {
-                    let _ = reader.read_whole(&mut contents);
+                    let sealed = reader.read_sealed(std::mem::take(&mut buffer));
+                    let opened = sealed.and_then(|sealed| reader.open_whole(sealed));
+                    buffer = opened.map(Opened::into_buffer).unwrap_or_default();
                 }
                 times.push((chunks, start.elapsed().as_secs_f64()));
             }

@@ -1,24 +1,17 @@
 //! Bringing a context back: lanes read and open its chunks while the device computes others.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use concertina_kv::policy::RestorePlan;
-use concertina_kv::store::{ChunkReader, Missing};
+use concertina_kv::store::ChunkReader;
 use concertina_kv::{CHUNK_TOKENS, Width};
-use futures::channel::mpsc::{UnboundedReceiver, unbounded};
 use futures::stream::StreamExt as _;
 use web_time::Instant;
 
+use super::inflow::{Arrival, Inflow, start_reading};
 use super::{Service, Switch};
 use crate::api::yield_now;
 use crate::{Error, Result};
-
-/// Bytes that go to the device in one submission.
-const DELIVERY_BYTES: u64 = 4 << 20;
-
-/// A chunk that was read, or could not be.
-type Arrival = (u32, std::result::Result<Vec<u8>, Missing>);
 
 impl Service {
     /// Bring back the chunks of a plan. Room was made for them.
@@ -41,12 +34,17 @@ impl Service {
                 to_compute.insert(*index);
             }
         }
+        // What is computed waits for all before it; else the disk's order is the faster one.
+        if to_compute.is_empty() {
+            readers.make_contiguous().sort_by_key(ChunkReader::place);
+        }
         let mut waiting: BTreeSet<u32> = readers.iter().map(|reader| reader.index() as u32).collect();
         for index in &plan.recompute {
             self.bring(key, *index, self.geometry.written).await?;
         }
         let start = Instant::now();
-        let mut arrivals = self.start_reading(readers);
+        let mut arrivals = start_reading(&self.readers, &self.pool, readers);
+        let mut inflow = Inflow::default();
         let (mut read_s, mut computed_s) = (0.0, 0.0);
         while !waiting.is_empty() || !to_compute.is_empty() {
             // A chunk can be computed once all before it are there.
@@ -55,21 +53,24 @@ impl Service {
             if let Some(arrival) = next {
                 let index = arrival.0;
                 waiting.remove(&index);
-                if self.take_in(key, arrival)? {
+                if self.take_in(key, &mut inflow, arrival)? {
                     switch.read += 1;
                 } else {
                     switch.lost += 1;
                     self.replace_lost(key, index).await?;
                     to_compute.insert(index);
                 }
-                let enough = if waiting.is_empty() { 0 } else { DELIVERY_BYTES };
-                self.engine.device().await?.backend.deliver(enough)?;
+                if waiting.is_empty() || inflow.is_full() {
+                    inflow.deliver(self.engine.device().await?, &self.pool)?;
+                }
                 if waiting.is_empty() {
                     read_s = start.elapsed().as_secs_f64();
                 }
             } else if batch.is_empty() {
                 return Err(super::keeper::stopped());
             } else {
+                // What it attends to goes first.
+                inflow.deliver(self.engine.device().await?, &self.pool)?;
                 self.recompute(key, &batch).await?;
                 switch.recomputed += batch.len();
                 to_compute.retain(|index| !batch.contains(index));
@@ -119,26 +120,6 @@ impl Service {
         Ok(())
     }
 
-    /// Have the lanes read chunks, in order.
-    fn start_reading(&self, readers: VecDeque<ChunkReader>) -> UnboundedReceiver<Arrival> {
-        let (sender, arrivals) = unbounded();
-        let lanes = self.readers.len().min(readers.len());
-        let queue = Arc::new(Mutex::new(readers));
-        for lane in &self.readers[..lanes] {
-            let (queue, sender) = (Arc::clone(&queue), sender.clone());
-            lane.run(move || {
-                let take = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-                // Nobody listens any more where the call was dropped.
-                while let Some(reader) = take().filter(|_| !sender.is_closed()) {
-                    let mut contents = Vec::new();
-                    let read = reader.read_whole(&mut contents).map(|()| contents);
-                    let _ = sender.unbounded_send((reader.index() as u32, read));
-                }
-            });
-        }
-        arrivals
-    }
-
     /// As many of the chunks to compute as fit a batch and need no chunk that has not come yet.
     fn computable(&self, waiting: &BTreeSet<u32>, to_compute: &BTreeSet<u32>) -> Vec<u32> {
         let most = self.engine.device.as_ref().map_or(0, |d| d.forward.capacity().rows / CHUNK_TOKENS).max(1);
@@ -146,16 +127,12 @@ impl Service {
         to_compute.iter().copied().take_while(|index| *index < first_waiting).take(most).collect()
     }
 
-    /// Write a chunk that was read to its place. False: it could not be read, or is not what was stored.
-    fn take_in(&mut self, key: u64, (index, contents): Arrival) -> Result<bool> {
+    /// A chunk that was read goes to its place with the next delivery. False: it could not be read, or is not what was stored.
+    fn take_in(&mut self, key: u64, inflow: &mut Inflow, (index, contents): Arrival) -> Result<bool> {
         let Ok(contents) = contents else { return Ok(false) };
         let place = self.entry(key)?.context.table.entries()[index as usize];
-        let device = self.engine.device.as_mut().ok_or_else(|| Error::DeviceLost("no device is open".into()))?;
-        let Some(place) = place.filter(|place| device.forward.chunk_bytes(*place) == contents.len()) else {
-            return Ok(false);
-        };
-        device.forward.write_chunk(&mut device.backend, place, &contents)?;
-        Ok(true)
+        let device = self.engine.device.as_ref().ok_or_else(|| Error::DeviceLost("no device is open".into()))?;
+        Ok(inflow.add(device, place, contents))
     }
 
     /// A chunk could not be read: a place for it as it will be computed, and no copy on disk.
@@ -176,8 +153,6 @@ impl Service {
         let level = self.entry(key)?.level;
         // Chunks may have more rows than a batch holds.
         let device = self.engine.device().await?;
-        // What it attends to goes first.
-        device.backend.deliver(0)?;
         let most = device.forward.capacity().rows;
         let Some(entry) = self.entries.get_mut(&key) else { return Ok(()) };
         let written = entry.context.table.tokens();

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use redb::{ReadableDatabase, ReadableTable, WriteTransaction};
 
 use super::contexts::{ContextId, count};
-use super::crypto::{self, Key, TAG};
+use super::crypto::{Key, TAG};
 use super::error::{Error, Result, index};
+use super::extent::ExtentKey;
 use super::reader::{ChunkReader, extent_aad};
 use super::rows::{
     CHUNKS, CONTEXTS, ChunkRow, ContextRow, LINKS, LinkRow, META, NEXT_CHUNK, PREFIXES, Prefix, REFS, prefix_key,
@@ -230,8 +231,11 @@ impl Store {
             lens,
         };
         let mut sealed = Vec::with_capacity(run.len as usize);
+        let key = ExtentKey::new(self.cipher, key);
+        let mut aad = extent_aad(&self.id, id, &row, 0);
         for (layer, contents) in (0..).zip(put.layers) {
-            crypto::seal_extent(self.cipher, key, layer, &extent_aad(&self.id, id, &row, layer), contents, &mut sealed);
+            aad.set_last(layer);
+            key.seal(layer, &aad, contents, &mut sealed);
         }
         self.unsynced.insert(run.segment);
         let written = self.disk.write_at(&segment_name(run.segment), run.offset.into(), &sealed);

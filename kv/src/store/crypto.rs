@@ -1,8 +1,7 @@
 //! Keys, sealing, and the randomness they take.
 
-use aes_gcm::Aes256Gcm;
 use chacha20poly1305::aead::{AeadInOut, KeyInit};
-use chacha20poly1305::{ChaCha20Poly1305, Tag, XChaCha20Poly1305};
+use chacha20poly1305::{Tag, XChaCha20Poly1305};
 use zeroize::Zeroizing;
 
 /// A key, wiped when dropped.
@@ -14,33 +13,6 @@ const NONCE: usize = 24;
 pub(super) const OVERHEAD: usize = NONCE + TAG;
 /// A sealed key.
 pub(super) const WRAPPED: usize = 32 + OVERHEAD;
-
-/// What extents are sealed with. Both are authenticated and take keys of 256 bits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Cipher {
-    /// ChaCha20-Poly1305: the faster one where there are no instructions for AES.
-    ChaCha20Poly1305 = 0,
-    /// AES-256-GCM: more than twice as fast where there are.
-    Aes256Gcm = 1,
-}
-
-impl Cipher {
-    /// The faster one on this processor.
-    pub fn fastest() -> Self {
-        #[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
-        let aes = std::arch::is_x86_feature_detected!("aes") && std::arch::is_x86_feature_detected!("pclmulqdq");
-        #[cfg(target_arch = "aarch64")]
-        let aes = std::arch::is_aarch64_feature_detected!("aes");
-        #[cfg(not(any(target_arch = "x86_64", target_arch = "x86", target_arch = "aarch64")))]
-        let aes = false;
-        if aes { Self::Aes256Gcm } else { Self::ChaCha20Poly1305 }
-    }
-
-    pub(super) fn of(code: u8) -> Option<Self> {
-        [Self::ChaCha20Poly1305, Self::Aes256Gcm].into_iter().find(|cipher| *cipher as u8 == code)
-    }
-}
 
 /// A key for one purpose, from another key and what names the purpose's object.
 pub(super) fn derive(purpose: &str, from: &Key, object: &[u8]) -> Key {
@@ -99,6 +71,12 @@ impl Aad {
         self.bytes(&field.to_le_bytes())
     }
 
+    /// Put another number in the place of the last.
+    pub(super) fn set_last(&mut self, field: u32) {
+        let at = self.0.len() - size_of::<u64>();
+        self.0[at..].copy_from_slice(&u64::from(field).to_le_bytes());
+    }
+
     pub(super) fn as_slice(&self) -> &[u8] {
         &self.0
     }
@@ -135,40 +113,6 @@ pub(super) fn open_key(key: &Key, aad: &Aad, sealed: &[u8]) -> Option<Key> {
     Some(Zeroizing::new(plain.as_slice().try_into().ok()?))
 }
 
-/// The nonce of an extent is its layer: a chunk's key is random and seals each layer once.
-fn extent_nonce(layer: u32) -> [u8; 12] {
-    let mut nonce = [0; 12];
-    nonce[..4].copy_from_slice(&layer.to_le_bytes());
-    nonce
-}
-
-/// Append an extent, sealed, to `out`.
-pub(super) fn seal_extent(cipher: Cipher, key: &Key, layer: u32, aad: &Aad, plain: &[u8], out: &mut Vec<u8>) {
-    let start = out.len();
-    out.extend_from_slice(plain);
-    let (nonce, aad, body) = (extent_nonce(layer), aad.as_slice(), (&mut out[start..]).into());
-    let tag = match cipher {
-        Cipher::ChaCha20Poly1305 => {
-            ChaCha20Poly1305::new((&**key).into()).encrypt_inout_detached((&nonce).into(), aad, body)
-        }
-        Cipher::Aes256Gcm => Aes256Gcm::new((&**key).into()).encrypt_inout_detached((&nonce).into(), aad, body),
-    };
-    out.extend_from_slice(&tag.expect("an extent is shorter than what either cipher takes: 64 GiB"));
-}
-
-/// Open an extent in place: its plain contents are all but the tag at its end. Where it returns false they are of no use.
-pub(super) fn open_extent(cipher: Cipher, key: &Key, layer: u32, aad: &Aad, extent: &mut [u8]) -> bool {
-    let Some((body, tag)) = extent.split_last_chunk_mut::<TAG>() else { return false };
-    let (nonce, aad, tag, body) = (extent_nonce(layer), aad.as_slice(), Tag::from(*tag), body.into());
-    let opened = match cipher {
-        Cipher::ChaCha20Poly1305 => {
-            ChaCha20Poly1305::new((&**key).into()).decrypt_inout_detached((&nonce).into(), aad, body, &tag)
-        }
-        Cipher::Aes256Gcm => Aes256Gcm::new((&**key).into()).decrypt_inout_detached((&nonce).into(), aad, body, &tag),
-    };
-    opened.is_ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -189,27 +133,5 @@ mod tests {
             assert!(open(&key, &aad, &sealed[..i]).is_none());
         }
         assert_ne!(sealed, seal(&key, &mut random, &aad, b"tokens"), "nonces are fresh");
-    }
-
-    #[test]
-    fn an_extent_opens_only_in_its_place() {
-        for cipher in [Cipher::ChaCha20Poly1305, Cipher::Aes256Gcm] {
-            let mut random = Random::new(&[2; 32]);
-            let key = random.key();
-            let aad = Aad::new(b"testing.");
-            let mut sealed = Vec::new();
-            seal_extent(cipher, &key, 3, &aad, b"keys and values", &mut sealed);
-            assert_eq!(Cipher::of(cipher as u8), Some(cipher));
-            let mut good = sealed.clone();
-            assert!(open_extent(cipher, &key, 3, &aad, &mut good) && good.starts_with(b"keys and values"));
-            assert!(!open_extent(cipher, &key, 4, &aad, &mut sealed.clone()));
-            assert!(!open_extent(cipher, &key, 3, &aad, &mut sealed[..9].to_vec()));
-            assert!(!open_extent(cipher, &key, 3, &Aad::new(b"Testing."), &mut sealed.clone()));
-            for i in 0..sealed.len() {
-                let mut bad = sealed.clone();
-                bad[i] ^= 1;
-                assert!(!open_extent(cipher, &key, 3, &aad, &mut bad), "{cipher:?} at {i}");
-            }
-        }
     }
 }

@@ -12,6 +12,7 @@ mod chunks;
 mod contexts;
 mod crypto;
 mod error;
+mod extent;
 mod keys;
 mod medium;
 mod memory;
@@ -30,11 +31,11 @@ use redb::{Database, Durability, ReadableDatabase, ReadableTable, WriteTransacti
 
 pub use chunks::{ChunkInfo, ChunkPut, PutReport};
 pub use contexts::{ContextId, ContextInfo, ModelId};
-pub use crypto::Cipher;
 pub use error::{Error, Result};
+pub use extent::Cipher;
 pub use medium::Medium;
 pub use memory::{Crashes, Fault, MemoryMedium};
-pub use reader::{ChunkReader, Missing};
+pub use reader::{ChunkReader, Missing, Opened};
 pub use upkeep::{CheckReport, CompactReport, Stats};
 
 use crypto::{Key, Random};

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::crypto::{self, Aad, Key, TAG};
+use super::crypto::{Aad, Key, TAG};
+use super::extent::ExtentKey;
 use super::medium::Disk;
 use super::rows::ChunkRow;
 use super::space::segment_name;
@@ -67,6 +68,11 @@ impl ChunkReader {
         segment_name(self.row.segment)
     }
 
+    /// Where it lies on the disk: who reads several in this order reads forwards.
+    pub fn place(&self) -> (u32, u32) {
+        (self.row.segment, self.row.offset)
+    }
+
     /// Offset and sealed bytes of a layer in that file; of nothing past the last layer.
     pub fn extent(&self, layer: usize) -> (u64, usize) {
         let lens = &self.row.lens;
@@ -101,29 +107,47 @@ impl ChunkReader {
         Ok(())
     }
 
-    /// Read all layers into `out`, replacing what is there, in one piece: what each layer holds, one after the other.
+    /// Read all layers in one piece, sealed. `buffer` is used again; what it holds does not matter.
     ///
     /// # Errors
-    /// [`Missing`], and then `out` holds nothing of use.
-    pub fn read_whole(&self, out: &mut Vec<u8>) -> Result<(), Missing> {
-        out.clear();
-        out.resize(self.bytes() as usize, 0);
-        self.disk.read_at(&self.file(), self.row.offset.into(), out).map_err(|_| Missing)?;
-        let (mut from, mut to) = (0, 0);
-        for layer in 0..self.layers() {
-            let (_, len) = self.extent(layer);
-            self.open_slice(layer, &mut out[from..from + len])?;
-            out.copy_within(from..from + len - TAG, to);
-            (from, to) = (from + len, to + len - TAG);
+    /// [`Missing`].
+    pub fn read_sealed(&self, mut buffer: Vec<u8>) -> Result<Vec<u8>, Missing> {
+        buffer.resize(self.bytes() as usize, 0);
+        self.disk.read_at(&self.file(), self.row.offset.into(), &mut buffer).map_err(|_| Missing)?;
+        Ok(buffer)
+    }
+
+    /// Open all layers, as [`read_sealed`](Self::read_sealed) read them.
+    ///
+    /// # Errors
+    /// [`Missing`].
+    pub fn open_whole(&self, mut buffer: Vec<u8>) -> Result<Opened, Missing> {
+        if buffer.len() as u64 != self.bytes() {
+            return Err(Missing);
         }
-        out.truncate(to);
-        Ok(())
+        let key = self.extent_key();
+        let mut aad = extent_aad(&self.store, self.id, &self.row, 0);
+        let mut rest = &mut buffer[..];
+        for (layer, len) in (0..).zip(&self.row.lens) {
+            let (extent, behind) = rest.split_at_mut(*len as usize);
+            aad.set_last(layer);
+            if !key.open(layer, &aad, extent) {
+                return Err(Missing);
+            }
+            rest = behind;
+        }
+        let lens = self.row.lens.iter().map(|len| *len as usize).collect();
+        Ok(Opened { buffer, lens })
+    }
+
+    fn extent_key(&self) -> ExtentKey {
+        ExtentKey::new(self.row.cipher, &self.key)
     }
 
     fn open_slice(&self, layer: usize, sealed: &mut [u8]) -> Result<(), Missing> {
         let Ok(layer) = u32::try_from(layer) else { return Err(Missing) };
-        let aad = extent_aad(&self.store, self.id, &self.row, layer);
-        if crypto::open_extent(self.row.cipher, &self.key, layer, &aad, sealed) { Ok(()) } else { Err(Missing) }
+        let aad = extent_aad(&self.store, self.id, &self.row, u64::from(layer));
+        if self.extent_key().open(layer, &aad, sealed) { Ok(()) } else { Err(Missing) }
     }
 
     /// Whether every layer opens.
@@ -134,7 +158,7 @@ impl ChunkReader {
 }
 
 /// What an extent is sealed to. The context is named where the chunk's key is wrapped, because contexts share chunks.
-pub(super) fn extent_aad(store: &[u8; 16], id: u64, row: &ChunkRow, layer: u32) -> Aad {
+pub(super) fn extent_aad(store: &[u8; 16], id: u64, row: &ChunkRow, layer: u64) -> Aad {
     Aad::new(b"extent.1")
         .bytes(store)
         .bytes(&row.app)
@@ -146,5 +170,36 @@ pub(super) fn extent_aad(store: &[u8; 16], id: u64, row: &ChunkRow, layer: u32) 
         .number(row.level.into())
         .number(row.width as u64)
         .number(row.lens.len() as u64)
-        .number(layer.into())
+        .number(layer)
+}
+
+/// The layers of a chunk, opened where they were read.
+#[derive(Debug)]
+pub struct Opened {
+    /// Layer after layer, each with its tag behind it.
+    buffer: Vec<u8>,
+    /// Bytes of each with its tag.
+    lens: Vec<usize>,
+}
+
+impl Opened {
+    /// What each layer held.
+    pub fn layers(&self) -> impl ExactSizeIterator<Item = &[u8]> {
+        let mut rest = &self.buffer[..];
+        self.lens.iter().map(move |len| {
+            let (extent, behind) = rest.split_at(*len);
+            rest = behind;
+            &extent[..extent.len() - TAG]
+        })
+    }
+
+    /// Bytes of all layers.
+    pub fn bytes(&self) -> usize {
+        self.buffer.len() - self.lens.len() * TAG
+    }
+
+    /// Memory for another chunk.
+    pub fn into_buffer(self) -> Vec<u8> {
+        self.buffer
+    }
 }

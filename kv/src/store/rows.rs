@@ -2,7 +2,8 @@
 
 use redb::TableDefinition;
 
-use super::crypto::{Cipher, WRAPPED};
+use super::crypto::WRAPPED;
+use super::extent::Cipher;
 use super::space::Run;
 use crate::Width;
 

@@ -9,11 +9,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::prompts::{Prompt, prompts};
-use super::records::{Records, seconds};
 use crate::compare::read_package;
 use crate::data::{Question, Split, fetch_all, read_questions};
 use crate::file;
 use crate::net::Net;
+use crate::records::{Records, seconds};
 
 /// What is asked for.
 #[derive(Debug, Clone)]

@@ -13,7 +13,6 @@ pub mod labels;
 pub mod make;
 pub mod prompts;
 pub mod reader;
-mod records;
 pub mod report;
 pub mod score;
 pub mod table;

@@ -27,7 +27,7 @@ struct Line<T> {
 }
 
 /// Seconds that the findings of a file took.
-pub(super) fn seconds(path: &Path) -> f64 {
+pub(crate) fn seconds(path: &Path) -> f64 {
     #[derive(Deserialize)]
     struct Seconds {
         seconds: f64,
