@@ -49,7 +49,10 @@ pub struct Cell {
     pub weights: f64,
     /// Mean surprise in nats over all held-out text.
     pub surprise: Option<Surprise>,
-    /// Which questions were answered rightly.
+    /// Questions answered rightly, and all of them.
+    pub right: Option<(usize, usize)>,
+    /// Which.
+    #[serde(skip)]
     pub marks: Option<Marks>,
 }
 
@@ -233,7 +236,8 @@ impl Comparison<'_> {
             }
         };
         let weights = weights.all(units) as f64 / weights.all(&net.full()) as f64;
-        let cell = Cell { row: row.into(), level, weights, surprise, marks };
+        let right = marks.as_ref().map(|m| (m.plain.iter().filter(|right| **right).count(), m.plain.len()));
+        let cell = Cell { row: row.into(), level, weights, surprise, right, marks };
         let perplexity = cell.surprise.as_ref().map(|s| format!(" perplexity {:.2}", s.perplexity()));
         let accuracy = share(&cell).map(|s| format!(" accuracy {:.1} %", mean(&s).mean * 100.0));
         let found: String = [perplexity, accuracy].into_iter().flatten().collect();

@@ -13,6 +13,8 @@ use super::prepare::{APP, Scratch};
 
 /// What is measured.
 pub struct Setting {
+    /// Contexts that take turns; the store may hold more.
+    pub contexts: usize,
     pub policy: Policy,
     pub memory_bytes: u64,
     pub disk_mb_s: Option<f64>,
@@ -62,6 +64,7 @@ pub fn run(engine: Engine, scratch: &Scratch, setting: &Setting, calls: &[usize]
     block_on(service.set_memory_budget(setting.memory_bytes))?;
     let mut contexts: Vec<ContextId> = block_on(service.list(APP))?.into_iter().map(|usage| usage.id).collect();
     contexts.sort_unstable();
+    contexts.truncate(setting.contexts);
     let bar = crate::session::bar((contexts.len() + calls.len()) as u64, "{prefix} {bar:30} {pos} of {len} calls");
     bar.set_prefix(setting.policy.name());
     if setting.policy.features().disk {

@@ -67,7 +67,7 @@ pub struct SwitchArgs {
     /// Text that the contexts hold; by default a paragraph over and over
     #[arg(long, value_name = "FILE")]
     pub text: Option<PathBuf>,
-    /// Keep the computed contexts here, and use those that are
+    /// Keep the computed contexts here, and use those that are: the first ones, where there are more
     #[arg(long, value_name = "DIR")]
     pub keep: Option<PathBuf>,
     /// Seed of the trace
@@ -158,6 +158,7 @@ pub fn run(global: &GlobalArgs, args: &SwitchArgs) -> Result<()> {
             disk_mb_s: args.disk_mb_s,
             average_bits: args.average_bits,
             call_tokens: CALL_TOKENS,
+            contexts,
         };
         let (one, back) = measure::run(engine, &scratch, &setting, calls)
             .with_context(|| format!("measuring the policy {}", policy.name()))?;

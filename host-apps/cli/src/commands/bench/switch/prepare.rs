@@ -79,8 +79,12 @@ pub fn contexts(engine: Engine, scratch: &Scratch, args: &SwitchArgs) -> Result<
     let mut service = block_on(Service::open(engine, store, how))?;
     let known = block_on(service.list(APP))?;
     if !known.is_empty() {
-        let fits = known.len() == contexts && known.iter().all(|usage| usage.tokens == tokens);
-        ensure!(fits, "{} holds other contexts than these: choose another folder to --keep them", path.display());
+        let fits = known.len() >= contexts && known.iter().all(|usage| usage.tokens == tokens);
+        ensure!(
+            fits,
+            "{} holds other contexts than these, or fewer: choose another folder to --keep them",
+            path.display()
+        );
         return Ok(block_on(service.close())?);
     }
     let text = match &args.text {
