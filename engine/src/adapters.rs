@@ -31,7 +31,17 @@ impl LevelWeights {
     /// # Errors
     /// If their rank is above what the kernel takes, or their sizes are odd; as allocation and writing.
     pub fn upload(backend: &mut Backend, level: &LevelAdapters, layers: usize) -> Result<Self> {
-        let mut all = vec![[None; 2]; layers];
+        let mut all = Self(vec![[None; 2]; layers]);
+        match all.fill(backend, level, layers) {
+            Ok(()) => Ok(all),
+            Err(e) => {
+                all.release(backend);
+                Err(e)
+            }
+        }
+    }
+
+    fn fill(&mut self, backend: &mut Backend, level: &LevelAdapters, layers: usize) -> Result<()> {
         for (layer, site, adapter) in &level.sites {
             let label = format!("adapter of level {} beside {site:?} of layer {layer}", level.level);
             let refused = |why: String| Error::Unsupported(format!("{label}: {why}"));
@@ -42,19 +52,30 @@ impl LevelWeights {
             if !inputs.is_multiple_of(4) || !outputs.is_multiple_of(4) {
                 return Err(refused(format!("{inputs} inputs and {outputs} outputs are not multiples of 4")));
             }
-            let place = all.get_mut(*layer).ok_or_else(|| refused(format!("the model has {layers} layers")))?;
+            let place = self.0.get_mut(*layer).ok_or_else(|| refused(format!("the model has {layers} layers")))?;
             let (codes, scales) = (codes(adapter), scales(adapter));
-            let weights = AdapterWeights {
-                codes: backend.alloc(&label, codes.len() as u64)?,
-                scales: backend.alloc(&label, 4 * scales.len() as u64)?,
-                inputs,
-                outputs,
+            let codes_at = backend.alloc(&label, codes.len() as u64)?;
+            let scales_at = match backend.alloc(&label, 4 * scales.len() as u64) {
+                Ok(at) => at,
+                Err(e) => {
+                    backend.release(codes_at);
+                    return Err(e);
+                }
             };
-            backend.write(weights.codes, &codes)?;
-            backend.write(weights.scales, bytemuck::cast_slice(&scales))?;
-            place[usize::from(*site == Site::Down)] = Some(weights);
+            place[usize::from(*site == Site::Down)] =
+                Some(AdapterWeights { codes: codes_at, scales: scales_at, inputs, outputs });
+            backend.write(codes_at, &codes)?;
+            backend.write(scales_at, bytemuck::cast_slice(&scales))?;
         }
-        Ok(Self(all))
+        Ok(())
+    }
+
+    /// Free them. No recording may read them any more.
+    pub fn release(self, backend: &mut Backend) {
+        for weights in self.0.into_iter().flatten().flatten() {
+            backend.release(weights.codes);
+            backend.release(weights.scales);
+        }
     }
 
     /// The adapter beside a matrix.

@@ -86,6 +86,10 @@ fn every_level_agrees_with_the_trainer() {
     note(format!("adapters of all levels: {added} bytes beside {before}"));
     assert!(added * 20 <= before, "all levels together cost more than 5 % of memory");
 
+    // What is replaced is freed.
+    engine.use_package(&package).expect("its package");
+    assert_eq!(engine.counters().buffer_bytes, before + added, "adapters are there twice");
+
     let logits = |engine: &mut Engine, level: u32| {
         block_on(engine.logits(&golden.tokens, &golden.positions, level, 0)).expect("logits")
     };
@@ -116,7 +120,9 @@ fn every_level_agrees_with_the_trainer() {
     };
     assert!(relative(&at_40[2], &again[2]) <= 1e-5, "another answer on a new device");
     // They are what makes the difference to the bare cut.
+    let with = engine.counters().buffer_bytes;
     engine.drop_adapters().expect("a device");
+    assert_eq!(engine.counters().buffer_bytes, with - added, "dropped adapters hold memory");
     let bare = logits(&mut engine, 40);
     assert!(relative(&at_40[2], &bare[2]) > 0.02, "adapters change nothing");
     let whole = logits(&mut engine, 100);

@@ -16,21 +16,23 @@ pub struct Pair {
 
 /// What a decision is about.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Request {
+pub struct Request<'a> {
     /// What the call asks for.
     pub target: Target,
     /// Tokens of the prompt that can be left out.
     pub prompt: usize,
-    /// Tokens that must be run whatever is left out: templates, questions, what the context lacks.
+    /// Tokens that must be run whatever is left out: templates, questions.
     pub fixed: usize,
     /// Tokens before them, which are there already.
     pub context: usize,
+    /// Of those, tokens that a level must compute anew: level, tokens. Others are as the next lower level that is named.
+    pub stale: &'a [(u32, usize)],
     /// Milliseconds that pass before prefill: restoring a context, waiting.
     pub before_ms: f64,
     /// Words of the prompt: what an encoder would read.
     pub words: usize,
-    /// Share of the target that is left free for what predictions are off by.
-    pub margin: f64,
+    /// Shares of the target that are left free for what predictions are off by: of TTFT, of TPOT.
+    pub margin: (f64, f64),
 }
 
 /// What the caller wants of the answer to be fixed.
@@ -102,7 +104,7 @@ pub struct Decision {
 /// The best feasible pair. With `encoder` its cost counts wherever the prompt is shortened; it is not run where the whole
 /// prompt can be read at a level that is as good. Where nothing is feasible, the pair that misses its target by the smallest
 /// factor is taken.
-pub fn decide(profile: &Profile, request: &Request, hints: &Hints, encoder: bool, fixed: Restriction) -> Decision {
+pub fn decide(profile: &Profile, request: &Request<'_>, hints: &Hints, encoder: bool, fixed: Restriction) -> Decision {
     let prompts = PROMPT_LEVELS.iter().copied().filter(|p| match fixed.prompt {
         Some(only) => *p == only,
         None => *p == 100 || (encoder && request.prompt > 0),
@@ -131,18 +133,21 @@ fn order(a: (f64, f64, f64), b: (f64, f64, f64)) -> std::cmp::Ordering {
 }
 
 /// By what factor the target is missed, at worst.
-fn missed(d: &Decision, request: &Request) -> f64 {
+fn missed(d: &Decision, request: &Request<'_>) -> f64 {
     let over = |taken: f64, most: Option<f64>| most.map_or(0.0, |most| taken / most.max(1e-9));
     over(d.ttft_ms, request.target.ttft_ms).max(over(d.tpot_ms, request.target.tpot_ms))
 }
 
-fn price(profile: &Profile, request: &Request, encoder: bool, pair: Pair) -> Decision {
+fn price(profile: &Profile, request: &Request<'_>, encoder: bool, pair: Pair) -> Decision {
     let kept = (request.prompt as f64 * f64::from(pair.prompt) / 100.0).ceil() as usize;
-    let tokens = request.fixed + kept;
-    let encoder_ms = if encoder && pair.prompt < 100 { profile.encoder.at(request.words as f64) } else { 0.0 };
-    let prefill_ms = profile.ttft_ms(pair.level, tokens, request.context);
+    let named = request.stale.iter().filter(|(level, _)| *level <= pair.level);
+    let stale = named.max_by_key(|(level, _)| *level).map_or(0, |(_, tokens)| *tokens);
+    let before = request.context - stale.min(request.context);
+    let tokens = request.fixed + kept + stale.min(request.context);
+    let encoder_ms = if encoder && pair.prompt < 100 { profile.encoder_ms(request.words) } else { 0.0 };
+    let prefill_ms = profile.ttft_ms(pair.level, tokens, before);
     let ttft_ms = request.before_ms + encoder_ms + prefill_ms;
-    let tpot_ms = profile.tpot_ms(pair.level, request.context + tokens);
+    let tpot_ms = profile.tpot_ms(pair.level, before + tokens);
     Decision {
         pair,
         ttft_ms,
@@ -157,9 +162,10 @@ mod tests {
     use super::super::profile::tests::profile;
     use super::*;
 
-    fn request(ttft: f64, tpot: f64) -> Request {
+    fn request(ttft: f64, tpot: f64) -> Request<'static> {
         let target = Target { ttft_ms: Some(ttft), tpot_ms: Some(tpot) };
-        Request { target, prompt: 200, fixed: 20, context: 0, before_ms: 0.0, words: 150, margin: 0.0 }
+        let margin = (0.0, 0.0);
+        Request { target, prompt: 200, fixed: 20, context: 0, stale: &[], before_ms: 0.0, words: 150, margin }
     }
 
     fn pair(ttft: f64, tpot: f64, encoder: bool) -> (u32, u32, bool) {
@@ -170,7 +176,7 @@ mod tests {
     #[test]
     fn all_of_it_where_there_is_time() {
         assert_eq!(pair(1e9, 1e9, true), (100, 100, true));
-        assert_eq!(pair(220.0, 13.0, true), (100, 100, true));
+        assert_eq!(pair(235.0, 13.0, true), (100, 100, true));
     }
 
     #[test]
@@ -208,10 +214,20 @@ mod tests {
             let only = Restriction { prompt: (i % 5 == 0).then_some(60), level: (i % 7 == 0).then_some(80) };
             let d = decide(&profile, &r, &Hints::prior(), i % 2 == 0, only);
             assert_eq!(d.feasible, r.target.allows(d.ttft_ms, d.tpot_ms));
-            let careful = decide(&profile, &Request { margin: 0.1, ..r }, &Hints::prior(), i % 2 == 0, only);
+            let careful = decide(&profile, &Request { margin: (0.1, 0.1), ..r }, &Hints::prior(), i % 2 == 0, only);
             assert!(!careful.feasible || r.target.allows(careful.ttft_ms * 1.1, careful.tpot_ms * 1.1));
             assert!(only.prompt.is_none_or(|p| p == d.pair.prompt) && only.level.is_none_or(|l| l == d.pair.level));
             assert!(d.encoder_ms == 0.0 || d.pair.prompt < 100);
         }
+    }
+
+    #[test]
+    fn what_a_level_computes_anew_counts_for_it() {
+        let stale = [(80, 400), (100, 400)];
+        let r = Request { context: 400, stale: &stale, ..request(450.0, 1e9) };
+        let d = decide(&profile(), &r, &Hints::prior(), false, Restriction::default());
+        assert_eq!((d.pair.level, d.feasible), (60, true), "{d:?}");
+        let d = decide(&profile(), &Request { stale: &[], ..r }, &Hints::prior(), false, Restriction::default());
+        assert_eq!(d.pair.level, 100, "{d:?}");
     }
 }

@@ -2,9 +2,11 @@
 //! the one by the other (ElastiLM, arXiv 2409.09071, §3.3). Time goes in and out as numbers: nothing here has a clock.
 
 mod decide;
+mod drift;
 mod profile;
 mod target;
 
 pub use decide::{Decision, Hints, Pair, Request, Restriction, decide};
+pub use drift::Drift;
 pub use profile::{Curve, LevelCost, Profile, Profiled};
 pub use target::{Class, Target};

@@ -2,10 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Weight of a new observation in a level's correction.
-const FRESH: f64 = 0.2;
-/// A correction beyond this is a disturbance, not the device.
-const MOST: f64 = 4.0;
+use super::Drift;
 
 /// Milliseconds by length: points that were measured, by rising length.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -40,17 +37,27 @@ impl Curve {
 pub struct LevelCost {
     /// The level.
     pub level: u32,
-    /// Milliseconds from a call to its first token, by tokens of prompt.
-    pub ttft: Curve,
-    /// Milliseconds a further token, by tokens of context.
+    /// Milliseconds of a piece of prefill at the beginning of a context, by its rows.
+    pub piece: Curve,
+    /// Milliseconds that a row of a piece takes longer for each token that the context had before the piece.
+    pub behind: f64,
+    /// Milliseconds a token that is run alone, by tokens of context.
     pub tpot: Curve,
-    /// What calls took, as a share of what the curves say: TTFT, TPOT.
-    #[serde(default = "unity")]
-    pub correction: (f64, f64),
 }
 
-fn unity() -> (f64, f64) {
-    (1.0, 1.0)
+impl LevelCost {
+    /// Between two levels that were measured at the same lengths.
+    fn between(level: u32, low: &Self, high: &Self) -> Self {
+        let share = f64::from(level - low.level) / f64::from(high.level - low.level).max(1.0);
+        let mix = |a: f64, b: f64| a + share * (b - a);
+        let curve = |a: &Curve, b: &Curve| Curve(a.0.iter().zip(&b.0).map(|(p, q)| (p.0, mix(p.1, q.1))).collect());
+        Self {
+            level,
+            piece: curve(&low.piece, &high.piece),
+            behind: mix(low.behind, high.behind),
+            tpot: curve(&low.tpot, &high.tpot),
+        }
+    }
 }
 
 /// A measurement of one call.
@@ -62,8 +69,8 @@ pub struct Profiled {
     pub context: usize,
     /// Milliseconds to the first token, without what came before prefill.
     pub ttft_ms: f64,
-    /// Milliseconds for each after it, if there were any.
-    pub tpot_ms: Option<f64>,
+    /// Milliseconds for each after it, and how many there were; `None` where there was none.
+    pub tpot: Option<(f64, usize)>,
 }
 
 /// What a device takes for one model.
@@ -72,26 +79,60 @@ pub struct Profile {
     /// By rising level.
     pub levels: Vec<LevelCost>,
     /// Rows that kernels take together: a prompt costs as much as one that fills the last of them. 0 and 1: one by one.
-    #[serde(default)]
     pub rows_together: usize,
+    /// Most rows that a piece of prefill has; 0: any number.
+    pub piece_rows: usize,
     /// Milliseconds that the prompt's encoder takes, by words of prompt; empty without one.
     #[serde(default)]
     pub encoder: Curve,
+    /// Measurements that were to agree did not: other programs ran beside.
+    #[serde(default)]
+    pub disturbed: bool,
+    /// What calls took to their first token.
+    #[serde(default)]
+    pub ttft: Drift,
+    /// What they took for each token after it.
+    #[serde(default)]
+    pub tpot: Drift,
 }
 
 impl Profile {
+    /// From what some levels were measured to take, all at the same lengths: a level that keeps more takes no less, and those
+    /// of `table` between them lie on lines. `None` where nothing was measured.
+    pub fn of(mut measured: Vec<LevelCost>, table: &[u32]) -> Option<Self> {
+        measured.sort_by_key(|cost| cost.level);
+        let lengths = measured.first().map(|cost| (cost.piece.0.len(), cost.tpot.0.len()))?;
+        for i in 0..lengths.0 {
+            rising(&mut measured, |cost| &mut cost.piece.0[i].1);
+        }
+        for i in 0..lengths.1 {
+            rising(&mut measured, |cost| &mut cost.tpot.0[i].1);
+        }
+        rising(&mut measured, |cost| &mut cost.behind);
+        let between = |level: &u32| {
+            let high = measured.iter().position(|cost| cost.level >= *level).unwrap_or(measured.len() - 1);
+            let (low, high) =
+                (&measured[high.saturating_sub(usize::from(measured[high].level != *level))], &measured[high]);
+            LevelCost::between((*level).clamp(low.level, high.level), low, high)
+        };
+        let levels = table.iter().map(|level| LevelCost { level: *level, ..between(level) }).collect();
+        Some(Self { levels, ..Self::default() })
+    }
+
     /// Whether it can be used: levels rise, the last is 100, numbers are sound.
     pub fn is_sound(&self) -> bool {
         let costs = self.levels.iter().all(|cost| {
-            let (a, b) = cost.correction;
-            cost.ttft.is_sound()
-                && cost.tpot.is_sound()
-                && !cost.ttft.0.is_empty()
-                && !cost.tpot.0.is_empty()
-                && [a, b].iter().all(|c| (1.0 / MOST..=MOST).contains(c))
+            let filled = !cost.piece.0.is_empty() && !cost.tpot.0.is_empty();
+            filled && cost.piece.is_sound() && cost.tpot.is_sound() && cost.behind.is_finite() && cost.behind >= 0.0
         });
         let rise = self.levels.windows(2).all(|two| two[0].level < two[1].level);
-        costs && rise && self.levels.last().is_some_and(|cost| cost.level == 100) && self.encoder.is_sound()
+        let last = self.levels.last().is_some_and(|cost| cost.level == 100);
+        costs && rise && last && self.encoder.is_sound() && self.ttft.is_sound() && self.tpot.is_sound()
+    }
+
+    /// Whether it should be measured anew when there is time: calls are far from it, or it was measured beside other work.
+    pub fn is_stale(&self) -> bool {
+        self.disturbed || self.ttft.is_stale() || self.tpot.is_stale()
     }
 
     /// The cost of a level, or of the next lower one that was measured.
@@ -101,38 +142,64 @@ impl Profile {
 
     /// Milliseconds to the first token of a prompt of so many tokens behind a context of so many.
     pub fn ttft_ms(&self, level: u32, prompt: usize, before: usize) -> f64 {
-        let Some(cost) = self.level(level) else { return 0.0 };
-        // A token behind a context costs what its attention costs more than at the beginning.
-        let behind = cost.tpot.at((before + prompt / 2) as f64) - cost.tpot.at(prompt as f64 / 2.0);
-        // All tokens but the last are run together.
-        let rows = prompt.saturating_sub(1).next_multiple_of(self.rows_together.max(1));
-        (cost.ttft.at((rows + 1) as f64) + behind.max(0.0)) * cost.correction.0
+        self.measured_ttft(level, prompt, before) * self.ttft.factor(level)
     }
 
     /// Milliseconds for a token behind so many.
     pub fn tpot_ms(&self, level: u32, context: usize) -> f64 {
-        self.level(level).map_or(0.0, |cost| cost.tpot.at(context as f64) * cost.correction.1)
+        self.measured_tpot(level, context) * self.tpot.factor(level)
+    }
+
+    /// Milliseconds of the encoder for a prompt of so many words.
+    pub fn encoder_ms(&self, words: usize) -> f64 {
+        // A busy machine is busy for the encoder too.
+        self.encoder.at(words as f64) * self.ttft.common()
+    }
+
+    fn measured_ttft(&self, level: u32, prompt: usize, before: usize) -> f64 {
+        let Some(cost) = self.level(level) else { return 0.0 };
+        // All tokens but the last go in pieces; the last one is run on its own.
+        let (mut left, mut at, mut sum) = (prompt.saturating_sub(1), before, 0.0);
+        let most = if self.piece_rows == 0 { left.max(1) } else { self.piece_rows };
+        while left > 0 {
+            let rows = left.min(most);
+            sum += cost.piece.at(rows.next_multiple_of(self.rows_together.max(1)) as f64);
+            sum += cost.behind * rows as f64 * at as f64;
+            (left, at) = (left - rows, at + rows);
+        }
+        sum + cost.tpot.at((before + prompt) as f64)
+    }
+
+    fn measured_tpot(&self, level: u32, context: usize) -> f64 {
+        self.level(level).map_or(0.0, |cost| cost.tpot.at(context as f64))
     }
 
     /// A call took so long at a level.
     pub fn observe(&mut self, level: u32, call: Profiled) {
-        let (ttft, tpot) = (
-            self.ttft_ms(level, call.prompt, call.context - call.prompt.min(call.context)),
-            self.tpot_ms(level, call.context),
-        );
-        let Some(cost) = self.levels.iter_mut().rev().find(|cost| cost.level <= level) else { return };
-        let corrected = |old: f64, taken: f64, said: f64| {
-            let ratio = taken / said;
-            if !ratio.is_finite() || ratio <= 0.0 {
-                return old;
-            }
-            (old * (1.0 + FRESH * (ratio - 1.0))).clamp(1.0 / MOST, MOST)
-        };
-        cost.correction.0 = corrected(cost.correction.0, call.ttft_ms, ttft);
-        if let Some(taken) = call.tpot_ms {
-            cost.correction.1 = corrected(cost.correction.1, taken, tpot);
+        let before = call.context - call.prompt.min(call.context);
+        let said = self.measured_ttft(level, call.prompt, before);
+        self.ttft.observe(level, call.ttft_ms, said);
+        if let Some((taken, tokens)) = call.tpot {
+            let said = self.measured_tpot(level, call.context + tokens / 2);
+            self.tpot.observe(level, taken, said);
         }
     }
+}
+
+/// Make a number rise with the level: neighbours that fall take their mean (pool adjacent violators).
+fn rising(costs: &mut [LevelCost], of: impl Fn(&mut LevelCost) -> &mut f64) {
+    let mut pools: Vec<(f64, usize)> = Vec::new();
+    for cost in costs.iter_mut() {
+        pools.push((*of(cost), 1));
+        while let [.., (a, n), (b, m)] = pools[..]
+            && a > b
+        {
+            pools.truncate(pools.len() - 2);
+            pools.push(((a * n as f64 + b * m as f64) / (n + m) as f64, n + m));
+        }
+    }
+    let values = pools.into_iter().flat_map(|(value, count)| std::iter::repeat_n(value, count));
+    costs.iter_mut().zip(values).for_each(|(cost, value)| *of(cost) = value);
 }
 
 #[cfg(test)]
@@ -145,15 +212,16 @@ pub(super) mod tests {
             let share = 0.2 + 0.8 * f64::from(level) / 100.0;
             LevelCost {
                 level,
-                ttft: Curve(vec![(10.0, 10.0 * share), (100.0, 100.0 * share), (1000.0, 1000.0 * share)]),
+                piece: Curve(vec![(8.0, 8.0 * share), (100.0, 100.0 * share), (1000.0, 1000.0 * share)]),
+                behind: 0.001 * share,
                 tpot: Curve(vec![(0.0, 10.0 * share), (1000.0, 20.0 * share)]),
-                correction: (1.0, 1.0),
             }
         };
         Profile {
             levels: [20, 40, 60, 80, 100].map(cost).to_vec(),
             rows_together: 1,
             encoder: Curve(vec![(0.0, 0.0), (1000.0, 20.0)]),
+            ..Profile::default()
         }
     }
 
@@ -169,32 +237,71 @@ pub(super) mod tests {
     #[test]
     fn what_calls_take_moves_what_is_said() {
         let mut profile = profile();
-        assert!(profile.is_sound());
+        assert!(profile.is_sound() && !profile.is_stale());
         let before = (profile.ttft_ms(60, 100, 0), profile.tpot_ms(60, 100));
-        for _ in 0..40 {
-            let call = Profiled { prompt: 100, context: 100, ttft_ms: before.0 * 1.5, tpot_ms: Some(before.1 * 0.8) };
+        let other = profile.ttft_ms(80, 100, 0);
+        for _ in 0..60 {
+            let tpot = Some((before.1 * 0.9, 0));
+            let call = Profiled { prompt: 100, context: 100, ttft_ms: before.0 * 1.4, tpot };
             profile.observe(60, call);
         }
-        assert!((profile.ttft_ms(60, 100, 0) / before.0 - 1.5).abs() < 0.01);
-        assert!((profile.tpot_ms(60, 100) / before.1 - 0.8).abs() < 0.01);
-        assert_eq!(profile.ttft_ms(80, 100, 0), self::profile().ttft_ms(80, 100, 0));
-        let nonsense = Profiled { prompt: 100, context: 100, ttft_ms: 1e12, tpot_ms: Some(f64::NAN) };
+        assert!((profile.ttft_ms(60, 100, 0) / before.0 - 1.4).abs() < 0.02);
+        assert!((profile.tpot_ms(60, 100) / before.1 - 0.9).abs() < 0.02);
+        assert!(profile.ttft_ms(80, 100, 0) > 1.2 * other, "the machine is slow for other levels too");
+        assert!(profile.encoder_ms(100) > 1.2 * 2.0, "and for the encoder");
+        let nonsense = Profiled { prompt: 100, context: 100, ttft_ms: 1e12, tpot: Some((f64::NAN, 3)) };
         profile.observe(60, nonsense);
         assert!(profile.is_sound());
+        let slow = Profiled { prompt: 100, context: 100, ttft_ms: 10.0 * before.0, tpot: None };
+        (0..20).for_each(|_| profile.observe(60, slow));
+        assert!(profile.is_stale() && profile.is_sound());
     }
 
     #[test]
     fn kernels_that_take_rows_together_make_steps() {
         let profile = Profile { rows_together: 8, ..profile() };
-        assert_eq!(profile.ttft_ms(100, 18, 0), profile.ttft_ms(100, 25, 0));
-        assert!(profile.ttft_ms(100, 26, 0) > profile.ttft_ms(100, 25, 0));
+        let rows = |prompt| profile.ttft_ms(100, prompt, 0) - profile.levels[4].tpot.at(f64::from(prompt as u32));
+        assert_eq!(rows(18), rows(25));
+        assert!(rows(26) > rows(25));
+    }
+
+    #[test]
+    fn a_prompt_in_pieces_costs_each_of_them() {
+        let whole = profile();
+        let pieces = Profile { piece_rows: 32, ..profile() };
+        // Two pieces, the second behind the first.
+        let expected = 2.0 * whole.levels[4].piece.at(32.0) + 0.001 * 32.0 * 32.0 + whole.levels[4].tpot.at(65.0);
+        assert!((pieces.ttft_ms(100, 65, 0) - expected).abs() < 1e-9);
+        assert_eq!(pieces.ttft_ms(100, 20, 7), whole.ttft_ms(100, 20, 7));
+        assert_eq!(whole.ttft_ms(100, 1, 0), whole.levels[4].tpot.at(1.0), "a last token alone");
     }
 
     #[test]
     fn a_prompt_behind_a_context_takes_longer() {
         let profile = profile();
-        assert!(profile.ttft_ms(100, 100, 900) > profile.ttft_ms(100, 100, 0));
+        let added = profile.ttft_ms(100, 101, 900) - profile.ttft_ms(100, 101, 0);
+        // 100 rows behind 900 tokens, and the last token's own.
+        assert!((added - (0.001 * 100.0 * 900.0 + 9.0)).abs() < 1e-9, "{added}");
         assert_eq!(profile.level(70).map(|cost| cost.level), Some(60));
         assert_eq!(profile.level(5).map(|cost| cost.level), Some(20));
+    }
+
+    #[test]
+    fn a_profile_of_some_levels_has_all_and_never_falls() {
+        let cost = |level, ms: f64| LevelCost {
+            level,
+            piece: Curve(vec![(8.0, ms), (64.0, 8.0 * ms)]),
+            behind: 0.001 * ms,
+            tpot: Curve(vec![(16.0, ms)]),
+        };
+        // The one in the middle was disturbed.
+        let measured = vec![cost(20, 10.0), cost(60, 40.0), cost(100, 30.0)];
+        let profile = Profile::of(measured, &[20, 30, 40, 60, 80, 100]).unwrap();
+        assert!(profile.is_sound());
+        let ms: Vec<f64> = profile.levels.iter().map(|cost| cost.tpot.at(16.0)).collect();
+        assert_eq!(ms, [10.0, 16.25, 22.5, 35.0, 35.0, 35.0]);
+        assert!(Profile::of(Vec::new(), &[100]).is_none());
+        let one = Profile::of(vec![cost(100, 5.0)], &[20, 100]).unwrap();
+        assert!(one.is_sound() && one.levels[0].tpot.at(16.0) == 5.0, "{one:?}");
     }
 }

@@ -17,10 +17,13 @@ impl Target {
         self.ttft_ms.is_none() && self.tpot_ms.is_none()
     }
 
-    /// Stricter by a share.
-    pub fn shrunk(&self, share: f64) -> Self {
-        let less = |most: f64| most * (1.0 - share);
-        Self { ttft_ms: self.ttft_ms.map(less), tpot_ms: self.tpot_ms.map(less) }
+    /// Stricter by a share of each.
+    pub fn shrunk(&self, shares: (f64, f64)) -> Self {
+        let less = |most: f64, share: f64| most * (1.0 - share);
+        Self {
+            ttft_ms: self.ttft_ms.map(|most| less(most, shares.0)),
+            tpot_ms: self.tpot_ms.map(|most| less(most, shares.1)),
+        }
     }
 
     /// Whether these times are within the target.

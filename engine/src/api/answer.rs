@@ -32,4 +32,7 @@ pub struct Answer {
     pub ttft_ms: f64,
     /// Milliseconds a token after the first; 0 for answers of one token.
     pub tpot_ms: f64,
+    /// Kernels were compiled while it was made, which these times contain and the next call's will not; see
+    /// [`Engine::make_ready`](crate::Engine::make_ready).
+    pub compiled: bool,
 }

@@ -18,6 +18,8 @@ pub(crate) struct Call {
     answer: Answer,
     text: StreamState,
     prefilled: bool,
+    /// Recordings that the device had made ready when the call began.
+    prepared: u64,
 }
 
 impl Call {
@@ -51,9 +53,10 @@ impl Call {
             level: options.level,
             ttft_ms: 0.0,
             tpot_ms: 0.0,
+            compiled: false,
         };
-        let text = StreamState::new(engine.tokenizer());
-        Ok(Self { options, sampler, start, answer, text, prefilled: false })
+        let (text, prepared) = (StreamState::new(engine.tokenizer()), engine.counters().prepared);
+        Ok(Self { options, sampler, start, answer, text, prefilled: false, prepared })
     }
 
     /// Count time from an earlier moment.
@@ -118,6 +121,7 @@ impl Call {
         if self.answer.tokens.is_empty() {
             self.answer.ttft_ms = self.start.elapsed().as_secs_f64() * 1e3;
         }
+        self.answer.compiled |= device.backend.counters().prepared != self.prepared;
         self.answer.tokens.push(token);
         context.tokens.push(token);
         let tokenizer = &engine.model.tokenizer;

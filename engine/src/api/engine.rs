@@ -1,5 +1,6 @@
 //! The engine: a device, one resident model, and the calls on contexts.
 
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
@@ -10,6 +11,7 @@ use concertina_formats::{ChatMessage, Model, Tokenizer};
 use concertina_kv::{Arena, SlotPool};
 
 use super::context::{KvState, Move};
+use super::ready::Warm;
 use super::tuning::tuned;
 use super::{Answer, Call, Context, GenerateOptions, Options};
 use crate::encoder::{Encoder, EncoderFiles};
@@ -40,6 +42,8 @@ pub(crate) struct Device {
     pub forward: Forward,
     pub kv: Arc<Mutex<KvState>>,
     pub encoder: Encoder,
+    /// What compiled its kernels.
+    pub warm: HashSet<Warm>,
     options: Options,
 }
 
@@ -95,7 +99,7 @@ impl Engine {
         let table = tuned(&mut backend, &self.model, o).await?;
         let mut forward = Forward::load(&mut backend, &self.model, capacity, table, progress).await?;
         for sub in &self.sub_models {
-            forward.set_sub_model(sub.clone())?;
+            forward.set_sub_model(&mut backend, sub.clone())?;
         }
         for adapters in &self.adapters {
             forward.set_adapters(&mut backend, adapters)?;
@@ -108,7 +112,7 @@ impl Engine {
         };
         self.generation += 1;
         let (kv, options) = (Arc::new(Mutex::new(kv)), self.options.clone());
-        self.device = Some(Device { backend, forward, kv, encoder: Encoder::default(), options });
+        self.device = Some(Device { backend, forward, kv, encoder: Encoder::default(), warm: HashSet::new(), options });
         Ok(())
     }
 
@@ -390,6 +394,7 @@ impl Device {
             (from..).zip(tokens).map(|(position, token)| BatchRow { token: *token, position, table: base }).collect();
         let pass = Pass { level, density, widths: context.table.widths() };
         let out = self.forward.run(&mut self.backend, pass, &rows, outs, tail).await?;
+        self.ran(level, rows.len(), pass.widths, tail == Tail::Sample);
         context.table.wrote(tokens.len());
         if density {
             context.density_rows += tokens.len();

@@ -6,6 +6,7 @@ use concertina_elastic::slo::decide;
 use concertina_elastic::slo::{
     Class, Curve, Decision, Hints, LevelCost, Profile, Profiled, Request, Restriction, Target,
 };
+use concertina_kv::Widths;
 use web_time::Instant;
 
 use super::{Answer, Engine};
@@ -13,16 +14,23 @@ use crate::forward::{BatchRow, OutRow, Pass, Tail};
 use crate::tune::TuneHost;
 use crate::{Error, Result};
 
-/// Rows of the pieces of prefill that are measured. Software adapters take eight rows at a time.
-const ROWS: [usize; 3] = [8, 32, 128];
+/// Rows of the pieces of prefill that are measured.
+const ROWS: [usize; 4] = [8, 24, 64, 128];
 /// Rows that the kernels of prefill take together, on software adapters and on others.
 const ROWS_TOGETHER: (usize, usize) = (8, 16);
-/// Tokens of context behind which a token is measured.
+/// Tokens of context behind which a token is measured; and, the last, a piece of so many rows.
 const CONTEXTS: [usize; 2] = [16, 1024];
+const ROWS_BEHIND: usize = 24;
 /// Tokens that are generated for a measurement.
 const TOKENS: usize = 3;
-/// Levels that are measured where there is no table.
+/// Levels that are measured: the table's nearest, or these where there is no table. Those between lie on lines.
 const LEVELS: [u32; 5] = [20, 40, 60, 80, 100];
+/// Times that everything is measured, all levels in turn, so that a disturbance hits all alike. Twice, if both agree.
+const ROUNDS: usize = 3;
+/// Share by which rounds agree.
+const AGREE: f64 = 0.05;
+/// Share by which they differ where other programs run beside.
+const DISTURBED: f64 = 0.25;
 
 /// Predicts and decides for one engine.
 #[derive(Debug)]
@@ -35,17 +43,22 @@ pub struct Planner {
 }
 
 impl Planner {
-    /// With what the host kept for this adapter, model and package; measured now where it kept nothing, which takes about as
-    /// long as 1,000 tokens of prefill.
+    /// With what the host kept for this adapter, model and package; measured now where it kept nothing, or where calls were far
+    /// from it: that takes about as long as 3,500 tokens of prefill.
     ///
     /// # Errors
     /// If the device fails.
     pub async fn open(engine: &mut Engine, host: Option<Arc<dyn TuneHost>>) -> Result<Self> {
         let key = key(engine);
         let kept = host.as_ref().and_then(|host| serde_json::from_str(&host.load(&key)?).ok());
-        let profile = match kept.filter(Profile::is_sound) {
-            Some(profile) => profile,
-            None => engine.measure_latency().await?,
+        let kept: Option<Profile> = kept.filter(Profile::is_sound);
+        let profile = match kept {
+            Some(profile) if !profile.is_stale() => profile,
+            // What is measured anew is as new as it was at first, but for the encoder.
+            old => {
+                let encoder = old.map(|old| old.encoder).unwrap_or_default();
+                Profile { encoder, ..engine.measure_latency().await? }
+            }
         };
         let planner = Self { profile, key, host, hints: Hints::prior(), trust_heads: false };
         planner.keep();
@@ -62,6 +75,23 @@ impl Planner {
     /// What the device takes.
     pub fn profile(&self) -> &Profile {
         &self.profile
+    }
+
+    /// Tokens of prompt that calls run in one piece, [`GenerateOptions::piece`](crate::GenerateOptions::piece).
+    pub fn set_piece(&mut self, rows: usize) {
+        if rows > 0 {
+            self.profile.piece_rows = rows.min(self.profile.piece_rows.max(1));
+        }
+    }
+
+    /// Whether the levels should be measured anew when there is time; the next [`Planner::open`] does it.
+    pub fn is_stale(&self) -> bool {
+        self.profile.is_stale()
+    }
+
+    /// Shares of a target that are left free for what predictions are off by: of TTFT, of TPOT.
+    pub fn margin(&self) -> (f64, f64) {
+        (self.profile.ttft.margin(), self.profile.tpot.margin())
     }
 
     /// Milliseconds that the prompt's encoder took for so many words.
@@ -91,7 +121,7 @@ impl Planner {
     }
 
     /// Which part of the prompt and of the model a call gets. `hints`: of the decision head, in place of the general ones.
-    pub fn decide(&self, request: &Request, hints: Option<&Hints>, encoder: bool, fixed: Restriction) -> Decision {
+    pub fn decide(&self, request: &Request<'_>, hints: Option<&Hints>, encoder: bool, fixed: Restriction) -> Decision {
         decide(&self.profile, request, hints.unwrap_or(&self.hints), encoder, fixed)
     }
 
@@ -100,13 +130,18 @@ impl Planner {
         (self.profile.ttft_ms(level, prompt, context), self.profile.tpot_ms(level, context + prompt))
     }
 
-    /// An answer came. `before_ms`: what passed before its prefill began.
+    /// An answer came. `before_ms`: what passed before its prefill began. Of an answer in whose time kernels were compiled
+    /// nothing is learnt: the next one will not wait for them.
     pub fn observe(&mut self, answer: &Answer, before_ms: f64) {
+        if answer.compiled {
+            return;
+        }
+        let steps = answer.tokens.len().saturating_sub(1);
         let call = Profiled {
             prompt: answer.prefill_tokens,
             context: answer.context_tokens,
             ttft_ms: answer.ttft_ms - before_ms,
-            tpot_ms: (answer.tokens.len() > 1).then_some(answer.tpot_ms),
+            tpot: (steps > 0).then_some((answer.tpot_ms, steps)),
         };
         self.profile.observe(answer.level, call);
     }
@@ -117,56 +152,108 @@ fn key(engine: &Engine) -> String {
     let weights: u64 = engine.model.sources.iter().map(|source| source.len()).sum();
     let package = engine.package.map_or_else(String::new, |hash| hash.iter().map(|b| format!("{b:02x}")).collect());
     let exact = if engine.options.exact { ", exact" } else { "" };
-    format!("latency 2: {}; {} layers, {weights} bytes, package {package}{exact}", engine.adapter(), spec.layers.len())
+    format!("latency 3: {}; {} layers, {weights} bytes, package {package}{exact}", engine.adapter(), spec.layers.len())
+}
+
+/// What was measured of a level: milliseconds of pieces by rows, of a piece behind a context, of tokens by context.
+#[derive(Debug, Clone, Default)]
+struct Round {
+    pieces: Vec<f64>,
+    behind: f64,
+    tokens: Vec<f64>,
 }
 
 impl Engine {
-    /// Measure prefill and decode at every level of the table (at fifths without one).
+    /// Measure prefill and decode at the levels of the table (at fifths without one).
     ///
     /// # Errors
     /// If the device fails or no context is free.
     pub async fn measure_latency(&mut self) -> Result<Profile> {
-        let levels = if self.levels().is_empty() { LEVELS.to_vec() } else { self.levels().to_vec() };
-        let vocab = self.model.spec.vocab as u32;
-        let text: Vec<u32> = (0..ROWS[ROWS.len() - 1] as u32 + 1).map(|t| t * 31 % vocab).collect();
-        let rows_together = if self.is_software() { ROWS_TOGETHER.0 } else { ROWS_TOGETHER.1 };
-        let mut profile = Profile { rows_together, ..Profile::default() };
+        let table = if self.levels().is_empty() { LEVELS.to_vec() } else { self.levels().to_vec() };
+        let nearest = |level: &u32| table.iter().copied().min_by_key(|of_table| of_table.abs_diff(*level));
+        let mut levels: Vec<u32> = LEVELS.iter().filter_map(nearest).collect();
+        levels.dedup();
         self.device().await?;
-        for level in levels {
-            let mut ttft = Vec::new();
-            // The first time everything is made ready.
-            for (i, rows) in ROWS[..1].iter().chain(&ROWS).enumerate() {
-                let rows = (*rows).min(self.context_limit());
-                let taken = self.time_prefill(&text[..rows], level).await?;
-                if i > 0 && ttft.last().is_none_or(|(before, _)| *before < rows as f64) {
-                    ttft.push((rows as f64, taken));
-                }
-            }
-            let mut tpot: Vec<(f64, f64)> = Vec::new();
-            for context in CONTEXTS {
-                let context = context.min(self.context_limit().saturating_sub(TOKENS + 2));
-                if tpot.last().is_none_or(|(before, _)| *before < context as f64) {
-                    tpot.push((context as f64, self.time_token(context, level).await?));
-                }
-            }
-            // A prompt is its prefill and a first token.
-            let first = Curve(tpot.clone());
-            ttft.iter_mut().for_each(|(rows, ms)| (*rows, *ms) = (*rows + 1.0, *ms + first.at(*rows)));
-            ttft.insert(0, (1.0, first.at(1.0)));
-            profile.levels.push(LevelCost { level, ttft: Curve(ttft), tpot: Curve(tpot), correction: (1.0, 1.0) });
+        // The last token is not part of a piece.
+        let most = self.context_limit().saturating_sub(TOKENS + 2);
+        let lengths = |all: &[usize], most: usize| {
+            let mut lengths: Vec<usize> = all.iter().map(|n| (*n).min(most).max(1)).collect();
+            lengths.dedup();
+            lengths
+        };
+        let rows_at_once = self.device().await?.forward.capacity().rows;
+        let rows = lengths(&ROWS, most.min(rows_at_once));
+        let contexts = lengths(&CONTEXTS, most);
+        let far = contexts[contexts.len() - 1].min(most.saturating_sub(ROWS_BEHIND));
+        for level in &levels {
+            self.ready_for(*level, rows_at_once + rows[0] + 1, 0, Widths::default(), false).await?;
         }
-        if profile.is_sound() {
-            return Ok(profile);
+        let mut found: Vec<Vec<Round>> = vec![Vec::new(); levels.len()];
+        let mut apart = 0.0;
+        for round in 0..ROUNDS {
+            for (level, found) in levels.iter().zip(&mut found) {
+                let mut of_round = Round::default();
+                for rows in &rows {
+                    of_round.pieces.push(self.time_piece(*rows, 0, *level).await?);
+                }
+                if far > 0 {
+                    of_round.behind = self.time_piece(ROWS_BEHIND.min(rows_at_once), far, *level).await?;
+                }
+                for context in &contexts {
+                    of_round.tokens.push(self.time_token(*context, *level).await?);
+                }
+                found.push(of_round);
+            }
+            // How far rounds are apart, over all that was measured.
+            let sum =
+                |i: usize| found.iter().map(|of| of[i].pieces.iter().chain(&of[i].tokens).sum::<f64>()).sum::<f64>();
+            let sums: Vec<f64> = (0..=round).map(sum).collect();
+            let (low, high) = sums.iter().fold((f64::MAX, 0.0f64), |(l, h), s| (l.min(*s), h.max(*s)));
+            apart = high / low - 1.0;
+            if round > 0 && apart <= AGREE {
+                break;
+            }
         }
-        Err(Error::Gpu(format!("measured times make no sense: {profile:?}")))
+        let together = if self.is_software() { ROWS_TOGETHER.0 } else { ROWS_TOGETHER.1 };
+        let costs = levels.iter().zip(&found).map(|(level, found)| {
+            let middle = |of: &dyn Fn(&Round) -> f64| median(found.iter().map(of).collect());
+            let piece: Vec<_> = rows.iter().enumerate().map(|(i, n)| (*n as f64, middle(&|r| r.pieces[i]))).collect();
+            let tpot = contexts.iter().enumerate().map(|(i, n)| (*n as f64, middle(&|r| r.tokens[i]))).collect();
+            let piece = Curve(piece);
+            let at_once = ROWS_BEHIND.min(rows_at_once) as f64;
+            let longer = if far > 0 { middle(&|r| r.behind) - piece.at(at_once) } else { 0.0 };
+            let behind = (longer / (at_once * far.max(1) as f64)).max(0.0);
+            LevelCost { level: *level, piece, behind, tpot: Curve(tpot) }
+        });
+        let profile = Profile::of(costs.collect(), &table).map(|profile| Profile {
+            rows_together: together,
+            piece_rows: rows_at_once,
+            disturbed: apart > DISTURBED,
+            ..profile
+        });
+        match profile {
+            Some(profile) if profile.is_sound() => Ok(profile),
+            other => Err(Error::Gpu(format!("measured times make no sense: {other:?}"))),
+        }
     }
 
-    /// Milliseconds for keys and values of `text`.
-    async fn time_prefill(&mut self, text: &[u32], level: u32) -> Result<f64> {
+    /// Milliseconds for keys and values of `rows` tokens behind `before`, whose own are whatever lies there: it takes as long.
+    async fn time_piece(&mut self, rows: usize, before: usize, level: u32) -> Result<f64> {
         let mut context = self.context()?;
+        context.tokens = vec![0; before + rows];
+        self.settle(&mut context, level)?;
+        let vocab = self.model.spec.vocab;
+        let device = self.device().await?;
+        context.grow(before + rows)?;
+        let base = device.first_entry(&context);
+        device.forward.set_table(&mut device.backend, base, &context.table.words(0));
+        let pass = Pass { level, density: false, widths: context.table.widths() };
+        let row =
+            |i: usize| BatchRow { token: Some((i * 31 % vocab) as u32), position: (before + i) as u32, table: base };
+        let batch: Vec<BatchRow> = (0..rows).map(row).collect();
         let start = Instant::now();
-        self.pieces(&mut context, text, level, 0, Tail::None, |_, _| Vec::new()).await?;
-        self.device().await?.backend.flush().await?;
+        device.forward.run(&mut device.backend, pass, &batch, &[], Tail::None).await?;
+        device.backend.flush().await?;
         Ok(start.elapsed().as_secs_f64() * 1e3)
     }
 
@@ -193,7 +280,11 @@ impl Engine {
                 times.push(start.elapsed().as_secs_f64() * 1e3);
             }
         }
-        times.sort_by(f64::total_cmp);
-        Ok(times[times.len() / 2])
+        Ok(median(times))
     }
+}
+
+fn median(mut times: Vec<f64>) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times.get(times.len() / 2).copied().unwrap_or_default()
 }

@@ -41,7 +41,8 @@ impl Engine {
     pub fn set_sub_model(&mut self, sub: SubModel) -> Result<()> {
         check_level(sub.level)?;
         let device = self.device.as_mut().ok_or_else(|| Error::DeviceLost("no device is open".into()))?;
-        device.forward.set_sub_model(sub.clone())?;
+        device.forward.set_sub_model(&mut device.backend, sub.clone())?;
+        device.warm.retain(|(level, ..)| *level != sub.level);
         self.sub_models.retain(|old| old.level != sub.level);
         self.adapters.retain(|old| old.level != sub.level);
         self.sub_models.push(sub);
@@ -90,6 +91,7 @@ impl Engine {
     fn set_adapters(&mut self, adapters: LevelAdapters) -> Result<()> {
         let device = self.device.as_mut().ok_or_else(|| Error::DeviceLost("no device is open".into()))?;
         device.forward.set_adapters(&mut device.backend, &adapters)?;
+        device.warm.retain(|(level, ..)| *level != adapters.level);
         self.adapters.retain(|old| old.level != adapters.level);
         self.adapters.push(adapters);
         Ok(())

@@ -10,6 +10,7 @@ mod latency;
 mod levels;
 mod options;
 mod plan;
+mod ready;
 mod requantise;
 mod score;
 mod tuning;

@@ -1,6 +1,6 @@
 //! A call with a target: how much of its prompt and of the model it gets (ElastiLM, arXiv 2409.09071).
 
-use concertina_elastic::prompt::{Word, join, shorten, words};
+use concertina_elastic::prompt::{Word, join, shorten_to, words};
 use concertina_elastic::slo::{Class, Curve, Decision, Hints, Request, Restriction, Target};
 use concertina_formats::Model;
 use web_time::Instant;
@@ -11,8 +11,6 @@ use crate::encoder::{self, Encoded};
 
 /// Prompts of fewer words are read whole: there is nothing to choose among.
 const FEWEST_WORDS: usize = 12;
-/// Share of a target that is left free: nine predictions of ten should be off by less than a tenth.
-const MARGIN: f64 = 0.05;
 /// Words of the texts that the encoder's time is measured on.
 const MEASURED_WORDS: [usize; 2] = [24, 160];
 
@@ -44,6 +42,8 @@ pub struct Prompt<'a> {
     pub tokens: &'a dyn Fn(&Model, &str) -> Result<Vec<u32>>,
     /// Tokens of the context before it.
     pub context: usize,
+    /// Of those, tokens that a level must compute anew: level, tokens. Others are as the next lower level that is named.
+    pub stale: &'a [(u32, usize)],
     /// Milliseconds that pass before its prefill: waiting, restoring.
     pub before_ms: f64,
 }
@@ -64,6 +64,12 @@ pub enum EncoderUse {
 pub struct Plan {
     /// Tokens to run.
     pub tokens: Vec<u32>,
+    /// What is left of the prompt's text.
+    pub text: String,
+    /// Tokens of the whole prompt, without what stands around it.
+    pub prompt_tokens: usize,
+    /// Of those, tokens that are left. Words may be cut into other tokens where their neighbours are gone.
+    pub kept_tokens: usize,
     /// Levels, and the times that they should take.
     pub decision: Decision,
     /// What was asked for, in milliseconds.
@@ -79,31 +85,50 @@ pub struct Plan {
 }
 
 impl Planner {
-    /// Measure the encoder that is loaded, if one is.
+    /// Make the encoder ready that is loaded, if one is, and measure it unless the host kept how long it takes.
     ///
     /// # Errors
     /// If the device fails.
     pub async fn measure_encoder(&mut self, engine: &mut Engine) -> Result<()> {
-        let mut points = Vec::new();
-        if engine.heads().is_some() {
-            for (i, count) in MEASURED_WORDS[..1].iter().chain(&MEASURED_WORDS).enumerate() {
-                let text: Vec<String> = (0..*count).map(|word| format!("word{}", word % 7)).collect();
-                let begin = Instant::now();
-                engine.encode(&text.join(" "), encoder::Target::NONE).await?;
-                // The first time everything is made ready.
-                if i > 0 {
-                    points.push((*count as f64, begin.elapsed().as_secs_f64() * 1e3));
-                }
+        if engine.heads().is_none() {
+            self.set_encoder(Curve::default());
+            return Ok(());
+        }
+        let known = !self.profile().encoder.0.is_empty();
+        let mut points: Vec<(f64, f64)> = Vec::new();
+        // The first time kernels are compiled.
+        let texts = MEASURED_WORDS[..1].iter().chain(MEASURED_WORDS.iter().cycle().take(2 * MEASURED_WORDS.len()));
+        for (i, count) in texts.enumerate().take(if known { 1 } else { usize::MAX }) {
+            let text: Vec<String> = (0..*count).map(|word| format!("word{}", word % 7)).collect();
+            let begin = Instant::now();
+            engine.encode(&text.join(" "), encoder::Target::NONE).await?;
+            let taken = (*count as f64, begin.elapsed().as_secs_f64() * 1e3);
+            match points.iter_mut().find(|(words, _)| *words == taken.0) {
+                _ if i == 0 => {}
+                // Of two the one that nothing came in between.
+                Some(point) => point.1 = point.1.min(taken.1),
+                None => points.push(taken),
             }
         }
-        self.set_encoder(Curve(points));
+        if !known {
+            self.set_encoder(Curve(points));
+        }
         Ok(())
     }
 
-    /// Decide on the level alone, for `prompt` tokens behind `context` whose prefill begins in `before_ms`.
-    pub fn plan_level(&self, prompt: usize, context: usize, before_ms: f64, wish: &Wish) -> (Decision, Target) {
+    /// Decide on the level alone, for `prompt` tokens behind `context` whose prefill begins in `before_ms`. `stale`: as
+    /// [`Prompt::stale`].
+    pub fn plan_level(
+        &self,
+        prompt: usize,
+        context: usize,
+        stale: &[(u32, usize)],
+        before_ms: f64,
+        wish: &Wish,
+    ) -> (Decision, Target) {
         let target = self.target_of(wish, prompt, context);
-        let request = Request { target, prompt: 0, fixed: prompt, context, before_ms, words: 0, margin: MARGIN };
+        let margin = self.margin();
+        let request = Request { target, prompt: 0, fixed: prompt, context, stale, before_ms, words: 0, margin };
         (self.decide(&request, None, false, wish.only), target)
     }
 
@@ -125,14 +150,21 @@ impl Planner {
             prompt: of_prompt,
             fixed: whole.len() - of_prompt,
             context: prompt.context,
+            stale: prompt.stale,
             before_ms: prompt.before_ms,
             words: of_text.len(),
-            margin: MARGIN,
+            margin: self.margin(),
         };
         let has_encoder = engine.heads().is_some() && droppable >= FEWEST_WORDS;
-        let first = self.decide(&request, None, has_encoder, wish.only);
+        // What nothing can shorten is read whole, whatever was asked for.
+        let only = if has_encoder { wish.only } else { Restriction { prompt: None, ..wish.only } };
+        let first = self.decide(&request, None, has_encoder, only);
+        let prompt_tokens = whole.len() - fixed;
         let mut plan = Plan {
             tokens: whole,
+            text: prompt.text.to_owned(),
+            prompt_tokens,
+            kept_tokens: prompt_tokens,
             decision: first,
             target,
             words: of_text.len(),
@@ -144,12 +176,14 @@ impl Planner {
             let encoded = engine.encode(prompt.text, self.percents(&request)).await?;
             plan.encoder = EncoderUse::Used;
             let hints = self.trusts_heads().then(|| hints(engine, &encoded)).flatten();
-            plan.decision = self.decide(&request, hints.as_ref(), true, wish.only);
+            plan.decision = self.decide(&request, hints.as_ref(), true, only);
             let percent = plan.decision.pair.prompt;
             if percent < 100 {
                 let kept = kept(&of_text, &encoded, percent, prompt.keep);
                 plan.kept_words = kept.len();
-                plan.tokens = (prompt.tokens)(&engine.model, &join(prompt.text, &of_text, &kept))?;
+                plan.text = join(prompt.text, &of_text, &kept);
+                plan.tokens = (prompt.tokens)(&engine.model, &plan.text)?;
+                plan.kept_tokens = plan.tokens.len().saturating_sub(fixed);
             }
         }
         plan.took_ms = begin.elapsed().as_secs_f64() * 1e3;
@@ -171,7 +205,7 @@ impl Planner {
     }
 
     /// The target as the decision head knows it: percent of what the whole model takes.
-    fn percents(&self, request: &Request) -> encoder::Target {
+    fn percents(&self, request: &Request<'_>) -> encoder::Target {
         let (ttft, tpot) = self.predict(100, request.fixed + request.prompt, request.context);
         let percent = |most: Option<f64>, full: f64| {
             most.map_or(100, |most| (most / full.max(1e-9) * 100.0).round().clamp(1.0, 100.0) as u32)
@@ -189,7 +223,7 @@ fn kept(of_text: &[Word], encoded: &Encoded, percent: u32, keep: &dyn Fn(usize) 
     let stay = marked.iter().filter(|marked| **marked).count();
     // The level is of the words that may go; those that stay come on top.
     let wanted = stay + ((of_text.len() - stay) * percent as usize).div_ceil(100);
-    shorten(of_text, &encoded.scores, (100 * wanted).div_ceil(of_text.len().max(1)) as u32, &marked)
+    shorten_to(of_text, &encoded.scores, wanted, &marked)
 }
 
 /// What the decision head says, as logarithms of probabilities.

@@ -110,7 +110,7 @@ impl Forward {
     }
 
     /// Use `sub` for its level from now on.
-    pub fn set_sub_model(&mut self, sub: SubModel) -> Result<()> {
+    pub fn set_sub_model(&mut self, backend: &mut Backend, sub: SubModel) -> Result<()> {
         let shapes = self.shapes();
         if sub.layers.len() != shapes.len() {
             return Err(Error::Invalid(format!("a sub-model of {} layers, not {}", sub.layers.len(), shapes.len())));
@@ -126,8 +126,7 @@ impl Forward {
                 return Err(Error::Invalid(format!("layer {i} cannot be cut to {kept:?}: it has {shape:?}")));
             }
         }
-        self.layers.retain(|(level, ..), _| *level != sub.level);
-        self.adapters.remove(&sub.level);
+        self.release_adapters(backend, sub.level);
         self.sub_models.insert(sub.level, sub);
         Ok(())
     }
@@ -149,9 +148,17 @@ impl Forward {
             }
         }
         let weights = LevelWeights::upload(backend, adapters, self.spec.layers.len())?;
-        self.layers.retain(|(level, ..), _| *level != adapters.level);
+        self.release_adapters(backend, adapters.level);
         self.adapters.insert(adapters.level, weights);
         Ok(())
+    }
+
+    /// Run a level without recovery adapters from now on, and free theirs.
+    pub fn release_adapters(&mut self, backend: &mut Backend, level: u32) {
+        self.layers.retain(|(of, ..), _| *of != level);
+        if let Some(weights) = self.adapters.remove(&level) {
+            weights.release(backend);
+        }
     }
 
     /// Units that each layer keeps at a level.

@@ -360,7 +360,7 @@ impl Service {
         Ok(())
     }
 
-    fn wants_density(&self) -> bool {
+    pub(super) fn wants_density(&self) -> bool {
         self.options.policy.features().compression == concertina_kv::policy::Compression::Tolerance
     }
 }

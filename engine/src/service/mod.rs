@@ -35,6 +35,7 @@ pub use concertina_kv::policy::{Choice, Policy, Split, WidthErrors};
 pub use concertina_kv::store::ContextId;
 pub use options::ServiceOptions;
 pub use report::{ContextUsage, Residence, Served, Switch};
+pub use slo::Appended;
 
 use crate::forward::geometry;
 use crate::{Engine, Error, Result};

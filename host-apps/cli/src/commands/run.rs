@@ -5,11 +5,11 @@ use std::ops::ControlFlow;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use concertina::GenerateOptions;
 use concertina::formats::{ChatMessage, Model};
+use concertina::{GenerateOptions, Prompt};
 
 use super::sampling::SamplingArgs;
-use super::slo::{Outcome, SloArgs, plan};
+use super::slo::{Outcome, SloArgs};
 use crate::cli::GlobalArgs;
 use crate::session::{Session, finish_name, sampling};
 
@@ -20,6 +20,8 @@ Examples:
   git diff | concertina run --system \"Summarise this change in one line.\"
   concertina run --raw \"Once upon a time\"             continue a text, without a chat template
   concertina run --json \"Hi\" | jq .tpot_ms
+  concertina run --class quick --json - < mail.txt | jq .slo       level, tokens kept, what was predicted and what came
+  concertina run --level 60 --prompt-level 40 - < mail.txt
 
 The prompt is read from standard input when it is `-`, or when there is none and input is piped in.";
 
@@ -27,8 +29,7 @@ The prompt is read from standard input when it is `-`, or when there is none and
 ///
 /// The answer is written to standard output as it is made. With --json there is one object at the end instead: the
 /// text, the token ids, the time to the first token (`ttft_ms`), the time for each token after it (`tpot_ms`), the
-/// adapter and the level. With a target (--ttft-ms, --tpot-ms, --class) the model, and with an encoder the prompt, are made
-/// as small as the target asks for; what was predicted and what came of it is told.
+/// adapter and the level. With a target (--ttft-ms, --tpot-ms, --class) the model, and with an encoder the prompt, X begins to count, and how long that took is told too.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct RunArgs {
@@ -72,24 +73,31 @@ pub fn run(global: &GlobalArgs, args: &RunArgs) -> Result<()> {
         Ok(())
     })?;
     let model = session.model_name();
-    let planned = match args.slo.planner(&mut session)? {
-        None => None,
-        Some(planner) => {
-            let of = |model: &Model, text: &str| prompt_parts(model, text, args.system.as_deref(), args.raw);
-            Some((plan(&planner, &mut session, &prompt, of, &args.slo.wish())?, planner))
-        }
-    };
-    if let Some((plan, _)) = &planned {
-        tokens.clone_from(&plan.tokens);
-    }
     let engine = &mut session.engine;
-    let options = GenerateOptions {
+    let mut planned = None;
+    let mut context = engine.context()?;
+    let mut options = GenerateOptions {
         max_tokens: args.max_tokens as usize,
         sampling: sampling(&args.sampling),
-        level: planned.as_ref().map_or(args.slo.target.fixed_level(), |(plan, _)| plan.decision.pair.level),
+        level: args.slo.target.fixed_level(),
         ..GenerateOptions::default()
     };
-    let mut context = engine.context()?;
+    if args.slo.plans() {
+        // Measuring takes a context of its own.
+        drop(context);
+        let planner = args.slo.planner(engine, global, options.piece)?;
+        context = engine.context()?;
+        if let Some(planner) = planner {
+            let of = |model: &Model, text: &str| prompt_parts(model, text, args.system.as_deref(), args.raw);
+            let stands_alone =
+                Prompt { text: &prompt, keep: &|_| false, tokens: &of, context: 0, stale: &[], before_ms: 0.0 };
+            let plan = pollster::block_on(planner.plan(engine, &stands_alone, &args.slo.wish()))?;
+            tokens.clone_from(&plan.tokens);
+            options.level = plan.decision.pair.level;
+            let ready = engine.make_ready(&mut context, options.level, tokens.len(), options.piece);
+            planned = Some((plan, pollster::block_on(ready)?, planner));
+        }
+    }
     let mut out = std::io::stdout();
     // Text goes out as it is made; where nobody reads any more, the answer ends.
     let show = |text: &str| {
@@ -97,10 +105,10 @@ pub fn run(global: &GlobalArgs, args: &RunArgs) -> Result<()> {
         if written { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     };
     let answer = pollster::block_on(engine.generate(&mut context, &tokens, &options, show))?;
-    let outcome = planned.map(|(plan, mut planner)| {
+    let outcome = planned.map(|(plan, ready_ms, mut planner)| {
         planner.observe(&answer, 0.0);
         planner.keep();
-        Outcome::new(&plan, &answer)
+        Outcome::new(&plan, ready_ms, &answer)
     });
     if args.json {
         let report = serde_json::json!({

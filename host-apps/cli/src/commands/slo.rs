@@ -3,19 +3,20 @@
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use concertina::elastic::slo::{Class, Decision, Restriction, Target};
-use concertina::formats::Model;
-use concertina::{Answer, EncoderUse, Engine, Plan, Planner, Prompt, Wish};
+use concertina::{Answer, EncoderUse, Engine, Plan, Planner, Wish};
 use pollster::block_on;
 use serde_json::{Value, json};
 
-use crate::session::{LEVEL, Session};
+use crate::cli::GlobalArgs;
+use crate::models::resolve::resolve_model;
+use crate::session::{LEVEL, load_encoder};
 
 /// Latency targets, and levels that are fixed.
 #[derive(Debug, Clone, Default, Args)]
 pub struct SloArgs {
     #[command(flatten)]
     pub target: TargetArgs,
-    /// Read this share of the prompt's words, in percent; takes an encoder
+    /// Read this share of the words of what is said, in percent; takes an encoder
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(20..=100))]
     pub prompt_level: Option<u32>,
 }
@@ -94,17 +95,6 @@ impl TargetArgs {
         let wish = self.wish();
         !wish.target.is_any() || wish.class.is_some()
     }
-
-    /// The planner for these flags, if they need one.
-    ///
-    /// # Errors
-    /// If measuring fails.
-    pub fn planner(&self, engine: &mut Engine) -> Result<Option<Planner>> {
-        if !self.plans() {
-            return Ok(None);
-        }
-        Ok(Some(block_on(Planner::open(engine, crate::tuning::host()))?))
-    }
 }
 
 impl SloArgs {
@@ -114,21 +104,28 @@ impl SloArgs {
         Wish { only: Restriction { prompt: self.prompt_level, ..wish.only }, ..wish }
     }
 
-    /// The planner for these flags, if they need one.
+    /// Whether calls are planned: a level alone needs no prediction.
+    pub fn plans(&self) -> bool {
+        self.target.plans() || self.prompt_level.is_some_and(|percent| percent < 100)
+    }
+
+    /// The planner for these flags, if they need one; `piece`: tokens of prompt that calls run at once, 0 for as many as fit.
     ///
     /// # Errors
     /// If measuring fails; where a prompt is to be shortened and there is no encoder.
-    pub fn planner(&self, session: &mut Session) -> Result<Option<Planner>> {
-        if !self.target.plans() && self.prompt_level.is_none_or(|percent| percent == 100) {
+    pub fn planner(&self, engine: &mut Engine, global: &GlobalArgs, piece: usize) -> Result<Option<Planner>> {
+        if !self.plans() {
             return Ok(None);
         }
-        let has_encoder = session.load_encoder()?;
+        let path = resolve_model(global.model.as_deref(), global.offline)?;
+        let has_encoder = load_encoder(engine, &path, global.offline)?;
         anyhow::ensure!(
             has_encoder || self.prompt_level.is_none_or(|percent| percent == 100),
             "--prompt-level takes an encoder: heads in NAME.encoder.safetensors beside NAME.elastic.gguf"
         );
-        let mut planner = block_on(Planner::open(&mut session.engine, crate::tuning::host()))?;
-        block_on(planner.measure_encoder(&mut session.engine))?;
+        let mut planner = block_on(Planner::open(engine, crate::tuning::host()))?;
+        planner.set_piece(piece);
+        block_on(planner.measure_encoder(engine))?;
         Ok(Some(planner))
     }
 }
@@ -138,31 +135,34 @@ impl SloArgs {
 pub struct Outcome {
     decision: Decision,
     target: Target,
-    /// Words of the prompt, and of what was read of it; `None`: it was not to be shortened.
-    words: Option<(usize, usize)>,
+    /// Words of the prompt, and of what was read of it.
+    words: (usize, usize),
+    /// Its tokens, without what the template writes around it, and those that were read.
+    tokens: (usize, usize),
     encoder: EncoderUse,
+    /// Milliseconds that deciding took: part of the time to the first token.
     took_ms: f64,
+    /// Milliseconds that compiling kernels took before the call: no part of it.
+    ready_ms: f64,
     ttft_ms: f64,
     tpot_ms: f64,
     level: u32,
 }
 
 impl Outcome {
-    /// Of a call whose level alone was planned.
-    pub fn of_level(decision: Decision, target: Target, answer: &Answer) -> Self {
-        let (ttft_ms, tpot_ms, level) = (answer.ttft_ms, answer.tpot_ms, answer.level);
-        let (words, encoder, took_ms) = (None, EncoderUse::None, 0.0);
-        Self { decision, target, words, encoder, took_ms, ttft_ms, tpot_ms, level }
-    }
-
-    /// Of a call whose prompt was planned too.
-    pub fn new(plan: &Plan, answer: &Answer) -> Self {
+    /// Of a call as it was planned.
+    pub fn new(plan: &Plan, ready_ms: f64, answer: &Answer) -> Self {
         Self {
-            words: Some((plan.words, plan.kept_words)),
+            decision: plan.decision,
+            target: plan.target,
+            words: (plan.words, plan.kept_words),
+            tokens: (plan.prompt_tokens, plan.kept_tokens),
             encoder: plan.encoder,
             took_ms: plan.took_ms,
+            ready_ms,
             ttft_ms: plan.took_ms + answer.ttft_ms,
-            ..Self::of_level(plan.decision, plan.target, answer)
+            tpot_ms: answer.tpot_ms,
+            level: answer.level,
         }
     }
 
@@ -175,10 +175,16 @@ impl Outcome {
     pub fn json(&self) -> Value {
         json!({
             "prompt_level": self.decision.pair.prompt,
-            "prompt_words": self.words.map(|(all, _)| all),
-            "kept_words": self.words.map(|(_, kept)| kept),
+            "level": self.level,
+            "prompt_words": self.words.0,
+            "kept_words": self.words.1,
+            "prompt_tokens": self.tokens.0,
+            "kept_tokens": self.tokens.1,
             "encoder": encoder(self.encoder),
             "decide_ms": self.took_ms,
+            "ready_ms": self.ready_ms,
+            "ttft_ms": self.ttft_ms,
+            "tpot_ms": self.tpot_ms,
             "predicted_ttft_ms": self.decision.ttft_ms,
             "predicted_tpot_ms": self.decision.tpot_ms,
             "target_ttft_ms": self.target.ttft_ms,
@@ -188,12 +194,30 @@ impl Outcome {
         })
     }
 
+    /// How much was read, for reports of calls that answer nothing and have no times.
+    pub fn kept_json(&self) -> Value {
+        json!({
+            "level": self.level,
+            "prompt_level": self.decision.pair.prompt,
+            "prompt_tokens": self.tokens.0,
+            "kept_tokens": self.tokens.1,
+            "encoder": encoder(self.encoder),
+        })
+    }
+
+    /// How much of the prompt was read, for people.
+    pub fn kept(&self) -> String {
+        format!("{} of {} tokens (encoder {})", self.tokens.1, self.tokens.0, encoder(self.encoder))
+    }
+
     /// For people.
     pub fn line(&self) -> String {
         let d = &self.decision;
-        let words = self.words.map_or_else(String::new, |(all, kept)| {
-            format!(", {kept} of {all} words (encoder {})", encoder(self.encoder))
-        });
+        let kept = self.kept();
+        let ready = match self.ready_ms {
+            ms if ms >= 1.0 => format!("; kernels made ready before in {ms:.0} ms"),
+            _ => String::new(),
+        };
         let most = |ms: Option<f64>| ms.map_or_else(|| "any".to_owned(), |ms| format!("{ms:.0} ms"));
         let met = match (self.met(), d.feasible) {
             (true, _) => "met",
@@ -201,8 +225,8 @@ impl Outcome {
             (false, false) => "missed, as foreseen: nothing smaller is left",
         };
         format!(
-            "[level {} %{words}; first token {:.0} ms (predicted {:.0}, target {}), then {:.1} ms \
-             (predicted {:.1}, target {}): {met}]",
+            "[level {} %, {kept}; first token {:.0} ms (predicted {:.0}, target {}), then {:.1} ms \
+             (predicted {:.1}, target {}): {met}{ready}]",
             self.level,
             self.ttft_ms,
             d.ttft_ms,
@@ -220,18 +244,6 @@ fn encoder(used: EncoderUse) -> &'static str {
         EncoderUse::Aside => "aside",
         EncoderUse::Used => "used",
     }
-}
-
-/// Plan a prompt that stands alone.
-pub fn plan(
-    planner: &Planner,
-    session: &mut Session,
-    text: &str,
-    tokens: impl Fn(&Model, &str) -> concertina::Result<Vec<u32>>,
-    wish: &Wish,
-) -> Result<Plan> {
-    let prompt = Prompt { text, keep: &|_| false, tokens: &tokens, context: 0, before_ms: 0.0 };
-    Ok(block_on(planner.plan(&mut session.engine, &prompt, wish))?)
 }
 
 #[cfg(test)]
@@ -256,7 +268,9 @@ mod tests {
     #[test]
     fn a_level_alone_needs_no_prediction() {
         let level = TargetArgs { level: Some(40), ..TargetArgs::default() };
-        assert!(!level.plans() && TargetArgs { ttft_ms: Some(5.0), ..level }.plans());
+        assert!(!level.plans() && TargetArgs { ttft_ms: Some(5.0), ..level.clone() }.plans());
+        let said = |percent| SloArgs { target: level.clone(), prompt_level: Some(percent) };
+        assert!(!said(100).plans() && said(60).plans(), "what is shortened is decided on");
         assert!(milliseconds("0").is_err() && milliseconds("nan").is_err() && milliseconds("2.5").is_ok());
     }
 }

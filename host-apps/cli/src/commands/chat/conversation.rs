@@ -28,6 +28,28 @@ impl Conversation {
         self.turns.push(ChatMessage { role: role.into(), content: content.into() });
     }
 
+    /// The last message.
+    pub fn last(&self) -> Option<&str> {
+        self.turns.last().map(|turn| turn.content.as_str())
+    }
+
+    /// What the last message is instead.
+    pub fn say_instead(&mut self, content: &str) {
+        if let Some(last) = self.turns.last_mut() {
+            last.content = content.into();
+        }
+    }
+
+    /// Tokens as they would be if the last message were another.
+    ///
+    /// # Errors
+    /// If the tokenizer or the template fails.
+    pub fn tokens_instead(&self, model: &Model, content: &str) -> concertina::Result<Vec<u32>> {
+        let mut other = self.clone();
+        other.say_instead(content);
+        other.tokens(model, 0)
+    }
+
     /// Take the last message back.
     pub fn unsay(&mut self) {
         self.turns.pop();
@@ -60,7 +82,7 @@ impl Conversation {
     }
 
     /// Tokens of all messages but the first `skip`.
-    fn tokens(&self, model: &Model, skip: usize) -> Result<Vec<u32>> {
+    fn tokens(&self, model: &Model, skip: usize) -> concertina::Result<Vec<u32>> {
         let turns = &self.turns[skip..];
         let Some(template) = &model.chat else {
             let text: Vec<&str> = turns.iter().map(|turn| turn.content.as_str()).collect();
@@ -133,6 +155,22 @@ mod tests {
         for limit in 0..8 {
             assert!(conversation.prompt(&model, limit, 10).is_err());
         }
+    }
+
+    #[test]
+    fn a_message_that_is_shortened_leaves_the_rest_alone() {
+        let model = model(true);
+        let mut conversation = talked(2);
+        let whole = conversation.prompt(&model, 1000, 10).unwrap().tokens;
+        assert_eq!(conversation.tokens_instead(&model, "last").unwrap(), whole);
+        let without = conversation.tokens_instead(&model, "").unwrap();
+        assert!(without.len() < whole.len());
+        let text = model.tokenizer.decode(&conversation.tokens_instead(&model, "short").unwrap()).unwrap();
+        assert!(text.contains("question 1") && text.contains("answer 1") && text.contains("short"), "{text}");
+        assert_eq!(conversation.prompt(&model, 1000, 10).unwrap().tokens, whole, "asking changes nothing");
+        conversation.say_instead("short");
+        let now = conversation.prompt(&model, 1000, 10).unwrap().tokens;
+        assert_eq!(model.tokenizer.decode(&now).unwrap(), text);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 use clap::Args;
 
 use super::sampling::SamplingArgs;
-use super::slo::TargetArgs;
+use super::slo::SloArgs;
 use crate::cli::GlobalArgs;
 use crate::session::{Session, context_tokens};
 use input::{Input, Line};
@@ -21,7 +21,8 @@ Examples:
   concertina chat
   concertina chat -m qwen-0.5b --system \"You answer in one sentence.\"
   concertina chat --greedy --max-tokens 200
-  concertina chat --class quick                        smaller sub-models, as each message's target asks for
+  concertina chat --class quick                        as much of the model and of each message as its target asks for
+  concertina chat --prompt-level 60                    the words of each message that matter most
   printf 'Name a river.\\nAnd another.\\n' | concertina chat      each line is a message
 
 While chatting: Ctrl-C stops the answer, Ctrl-D ends the chat, the arrow keys bring back earlier lines, and /help lists
@@ -38,7 +39,8 @@ Ctrl-C stops an answer. A line that begins with a space is a message even if a /
 ///
 /// The answer appears as it is made. Lines you typed are kept for the next chat unless --no-history is given. When the
 /// conversation outgrows the context, its oldest turns are dropped and you are told. A model without a chat template
-/// continues your text instead of answering it.
+/// continues your text instead of answering it. With a target or --prompt-level a message may be shortened before it is read;
+/// what is left of it is what the conversation remembers. What was said before and --system are never shortened.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct ChatArgs {
@@ -58,7 +60,7 @@ pub struct ChatArgs {
     #[arg(long)]
     pub exact: bool,
     #[command(flatten)]
-    pub target: TargetArgs,
+    pub slo: SloArgs,
     #[command(flatten)]
     pub sampling: SamplingArgs,
 }
@@ -77,7 +79,7 @@ pub fn run(global: &GlobalArgs, args: &ChatArgs) -> Result<()> {
     let mut input = Input::open(args.no_history)?;
     let interactive = input.is_terminal();
     let interrupt = Interrupt::listen(interactive)?;
-    let mut talk = Talk::new(session, args, interrupt)?;
+    let mut talk = Talk::new(session, global, args, interrupt)?;
     if interactive {
         eprintln!("{}", talk.greeting());
     }

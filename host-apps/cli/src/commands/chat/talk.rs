@@ -6,12 +6,14 @@ use std::pin::pin;
 use std::time::Instant;
 
 use anyhow::Result;
-use concertina::{Answer, Context, Finish, GenerateOptions, Planner, Wish};
+use concertina::formats::Model;
+use concertina::{Answer, Context, Finish, GenerateOptions, Plan, Planner, Prompt, Wish};
 use futures::future::{Either, select};
 
 use super::ChatArgs;
 use super::conversation::Conversation;
 use super::interrupt::Interrupt;
+use crate::cli::GlobalArgs;
 use crate::commands::slo::Outcome;
 use crate::session::{Session, sampling};
 
@@ -47,16 +49,17 @@ struct Figures {
 }
 
 impl Talk {
-    pub fn new(mut session: Session, args: &ChatArgs, interrupt: Interrupt) -> Result<Self> {
+    pub fn new(mut session: Session, global: &GlobalArgs, args: &ChatArgs, interrupt: Interrupt) -> Result<Self> {
         let options = GenerateOptions {
             max_tokens: args.max_tokens as usize,
             sampling: sampling(&args.sampling),
-            level: args.target.fixed_level(),
+            level: args.slo.target.fixed_level(),
             // An answer can be stopped between two pieces of its prompt: on a CPU a long one would take too long.
             piece: if session.engine.is_software() { SOFTWARE_PIECE } else { 0 },
             ..GenerateOptions::default()
         };
-        let (planner, wish) = (args.target.planner(&mut session.engine)?, args.target.wish());
+        let planner = args.slo.planner(&mut session.engine, global, options.piece)?;
+        let wish = args.slo.wish();
         let context = session.engine.context()?;
         let conversation = Conversation::new(args.system.clone());
         Ok(Self { session, context, conversation, options, planner, wish, interrupt, last: None })
@@ -110,16 +113,20 @@ impl Talk {
 
     fn generate(&mut self, text: &mut String) -> Result<Figures> {
         let engine = &mut self.session.engine;
-        let prompt = self.conversation.prompt(engine.model(), engine.context_limit(), self.options.max_tokens)?;
+        let mut prompt = self.conversation.prompt(engine.model(), engine.context_limit(), self.options.max_tokens)?;
         if prompt.dropped > 0 {
             eprintln!("(the context is full: the oldest {} messages were dropped; /clear begins anew)", prompt.dropped);
         }
+        let planned = self.plan()?;
+        if let Some((plan, _)) = &planned {
+            self.options.level = plan.decision.pair.level;
+            // What is left of the message is what was said.
+            self.conversation.say_instead(&plan.text);
+            prompt.tokens = self.conversation.tokens_instead(self.session.engine.model(), &plan.text)?;
+        }
+        let engine = &mut self.session.engine;
         let total = prompt.tokens.len();
         let kept = self.context.keep_common(&prompt.tokens);
-        let planned = self.planner.as_ref().map(|p| p.plan_level(total - kept, kept, 0.0, &self.wish));
-        if let Some((decision, _)) = planned {
-            self.options.level = decision.pair.level;
-        }
         let answering = self.interrupt.answering();
         let begun = Instant::now();
         let (mut first_ms, mut last_ms) = (0.0, 0.0);
@@ -155,7 +162,7 @@ impl Talk {
                     planner.observe(&answer, 0.0);
                     planner.keep();
                 }
-                let outcome = planned.map(|(decision, target)| Outcome::of_level(decision, target, &answer));
+                let outcome = planned.map(|(plan, ready_ms)| Outcome::new(&plan, ready_ms, &answer));
                 Figures { outcome, ..Figures::of(&answer) }
             }
             None => {
@@ -176,6 +183,30 @@ impl Talk {
         };
         figures.dropped_messages = prompt.dropped;
         Ok(figures)
+    }
+
+    /// How much of the last message and of the model an answer gets, and the milliseconds that compiling for it took. `None`
+    /// where nothing is to be planned.
+    fn plan(&mut self) -> Result<Option<(Plan, f64)>> {
+        let Some(planner) = &self.planner else { return Ok(None) };
+        let engine = &mut self.session.engine;
+        let conversation = &self.conversation;
+        let Some(text) = conversation.last() else { return Ok(None) };
+        // The beginning that the context holds already; the message itself is in it where it was said before.
+        let without = conversation.tokens_instead(engine.model(), "")?;
+        let held = self.context.tokens().iter().zip(&without).take_while(|(a, b)| a == b).count();
+        let tokens = |model: &Model, text: &str| {
+            let all = conversation.tokens_instead(model, text)?;
+            Ok(all[held.min(all.len().saturating_sub(1))..].to_vec())
+        };
+        let text = text.to_owned();
+        let prompt =
+            Prompt { text: &text, keep: &|_| false, tokens: &tokens, context: held, stale: &[], before_ms: 0.0 };
+        let plan = pollster::block_on(planner.plan(engine, &prompt, &self.wish))?;
+        let (level, piece) = (plan.decision.pair.level, self.options.piece);
+        let ready = engine.make_ready(&mut self.context, level, plan.tokens.len(), piece);
+        let ready_ms = pollster::block_on(ready)?;
+        Ok(Some((plan, ready_ms)))
     }
 
     /// One line after an answer.

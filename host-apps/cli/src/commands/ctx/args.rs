@@ -8,7 +8,7 @@ use concertina::service::{ContextId, Policy};
 use super::id::parse_id;
 use crate::commands::level::LevelArg;
 use crate::commands::sampling::SamplingArgs;
-use crate::commands::slo::TargetArgs;
+use crate::commands::slo::SloArgs;
 
 /// What each command of contexts takes.
 #[derive(Debug, Clone, Args)]
@@ -59,11 +59,16 @@ Examples:
   concertina ctx ask $id \"Name three rivers.\"
   concertina ctx ask $id --greedy --max-tokens 32 \"And the longest?\"
   git diff | concertina ctx ask $id -
+  concertina ctx ask $id --class quick - < mail.txt
+  concertina ctx ask $id --prompt-level 40 - < mail.txt        the words that matter most; they are what stays
   concertina ctx ask $id --json \"Hi\" | jq .switch.ready_ms";
 const APPEND: &str = "\
 Examples:
   concertina ctx append $id \"The meeting is on Monday.\"
-  concertina ctx append $id - < notes.txt";
+  concertina ctx append $id - < notes.txt
+  concertina ctx append $id --prompt-level 60 - < notes.txt    its best words only
+
+With --prompt-level or a target a text may be shortened. What is left of it is what the context holds: `ctx show` shows it.";
 const LIST: &str = "\
 Examples:
   concertina ctx list
@@ -158,7 +163,7 @@ pub struct AskArgs {
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_tokens: u32,
     #[command(flatten)]
-    pub target: TargetArgs,
+    pub slo: SloArgs,
     #[command(flatten)]
     pub sampling: SamplingArgs,
 }
@@ -170,7 +175,7 @@ pub struct AppendArgs {
     /// The text; `-` for standard input
     pub text: String,
     #[command(flatten)]
-    pub level: LevelArg,
+    pub slo: SloArgs,
 }
 
 #[derive(Debug, Clone, Args)]

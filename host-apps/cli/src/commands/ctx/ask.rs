@@ -1,4 +1,4 @@
-//! `ctx ask`: one turn of a conversation, shown as it is made.
+//! `ctx ask`: one turn of a conversation, shown as it is made; and `ctx append`.
 
 use std::cell::Cell;
 use std::future::pending;
@@ -6,17 +6,18 @@ use std::io::{Read, Write};
 use std::ops::ControlFlow;
 use std::pin::pin;
 
-use anyhow::{Result, bail};
-use concertina::GenerateOptions;
-use concertina::service::{Served, Service, Switch};
+use anyhow::{Result, bail, ensure};
+use concertina::service::{Appended, ContextId, Served, Service, Switch};
+use concertina::{GenerateOptions, Plan};
 use futures::future::{Either, select};
+use pollster::block_on;
 use serde_json::{Value, json};
 
 use super::args::{AppendArgs, AskArgs, CommonArgs};
+use super::execute::Desk;
 use super::id::show_id;
-use crate::commands::chat::interrupt::Interrupt;
 use crate::commands::run::prompt_text;
-use crate::commands::slo::Outcome;
+use crate::commands::slo::{Outcome, SloArgs};
 use crate::session::{finish_name, sampling};
 
 /// Tokens of a piece of prompt on a CPU, between which a call can be stopped.
@@ -31,87 +32,143 @@ pub fn text_or_input(text: &str, input: Option<&mut dyn Read>) -> Result<String>
     }
 }
 
-pub fn ask(
-    service: &mut Service,
-    app: &str,
-    common: &CommonArgs,
-    args: &AskArgs,
-    message: &str,
-    interrupt: &Interrupt,
-) -> Result<()> {
-    let id = args.id.id;
-    let tokens = pollster::block_on(service.turn(app, id, message))?;
-    let mut planner = args.target.planner(service.engine_mut())?;
-    let planned = match &planner {
-        Some(planner) => Some(pollster::block_on(service.plan(app, id, tokens.len(), planner, &args.target.wish()))?),
-        None => None,
-    };
-    let options = GenerateOptions {
-        max_tokens: args.max_tokens as usize,
-        sampling: sampling(&args.sampling),
-        level: planned.as_ref().map_or(args.target.fixed_level(), |(decision, _)| decision.pair.level),
-        piece: if service.engine().is_software() { SOFTWARE_PIECE } else { 0 },
-        ..GenerateOptions::default()
-    };
-    let answering = interrupt.answering();
-    let (mut out, mut lost_reader, shown) = (std::io::stdout(), None, Cell::new(false));
-    let show = |text: &str| {
-        shown.set(true);
-        if !common.json
-            && let Err(e) = out.write_all(text.as_bytes()).and_then(|()| out.flush())
-        {
-            lost_reader = Some(e);
+impl Desk<'_> {
+    /// How much of a text and of the model a call gets that appends it; `None` where nothing is to be planned.
+    fn plan(
+        &mut self,
+        service: &mut Service,
+        app: &str,
+        id: ContextId,
+        text: Appended<'_>,
+        slo: &SloArgs,
+    ) -> Result<Option<(Plan, f64)>> {
+        if !slo.plans() {
+            return Ok(None);
         }
-        let stop = lost_reader.is_some() || answering.is_stopped();
-        if stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    };
-    // What was shown was said and stays; before that the call is dropped, and the context is as it was.
-    let given_up = async {
-        answering.stopped().await;
-        if shown.get() {
-            pending::<()>().await;
+        let piece = piece(service);
+        let needs_encoder = self.planner.is_none();
+        if needs_encoder {
+            self.planner = slo.planner(service.engine_mut(), self.global, piece)?;
         }
-    };
-    let served = {
-        let generate = pin!(service.generate(app, id, &tokens, &options, show));
-        match pollster::block_on(select(generate, pin!(given_up))) {
-            Either::Left((served, _)) => Some(served?),
-            Either::Right(_) => None,
-        }
-    };
-    if let Some(e) = lost_reader {
-        return Err(e.into());
+        let Some(planner) = &self.planner else { return Ok(None) };
+        ensure!(
+            service.engine().heads().is_some() || slo.prompt_level.is_none_or(|percent| percent == 100),
+            "--prompt-level takes an encoder: heads in NAME.encoder.safetensors beside NAME.elastic.gguf"
+        );
+        let plan = block_on(service.plan_prompt(app, id, text, &|_| false, planner, &slo.wish()))?;
+        let ready = service.make_ready(app, id, plan.decision.pair.level, plan.tokens.len(), piece);
+        let ready_ms = block_on(ready)?;
+        Ok(Some((plan, ready_ms)))
     }
-    let Some(served) = served else {
-        eprintln!("(stopped; your message was taken back)");
-        return Ok(());
-    };
-    if let Some(planner) = &mut planner {
-        planner.observe(&served.answer, served.switch.ready_ms);
-        planner.keep();
-    }
-    let outcome = planned.map(|(decision, target)| Outcome::of_level(decision, target, &served.answer));
-    if common.json {
-        let mut report = report(app, &show_id(id), &served);
-        report["slo"] = outcome.as_ref().map_or(Value::Null, Outcome::json);
-        println!("{report}");
-    } else {
-        println!();
-        if let Some(outcome) = &outcome {
-            eprintln!("{}", outcome.line());
+
+    /// What came of a planned call.
+    fn outcome(&mut self, planned: Option<(Plan, f64)>, served: &Served) -> Option<Outcome> {
+        let (plan, ready_ms) = planned?;
+        if let Some(planner) = &mut self.planner {
+            planner.observe(&served.answer, served.switch.ready_ms);
+            planner.keep();
         }
-        eprintln!("{}", status(&served));
+        Some(Outcome::new(&plan, ready_ms, &served.answer))
     }
-    Ok(())
+
+    pub fn ask(
+        &mut self,
+        service: &mut Service,
+        app: &str,
+        common: &CommonArgs,
+        args: &AskArgs,
+        message: &str,
+    ) -> Result<()> {
+        let id = args.id.id;
+        let planned = self.plan(service, app, id, Appended::Message(message), &args.slo)?;
+        let tokens = match &planned {
+            Some((plan, _)) => plan.tokens.clone(),
+            None => block_on(service.turn(app, id, message))?,
+        };
+        let options = GenerateOptions {
+            max_tokens: args.max_tokens as usize,
+            sampling: sampling(&args.sampling),
+            level: planned.as_ref().map_or(args.slo.target.fixed_level(), |(plan, _)| plan.decision.pair.level),
+            piece: piece(service),
+            ..GenerateOptions::default()
+        };
+        let answering = self.interrupt.answering();
+        let (mut out, mut lost_reader, shown) = (std::io::stdout(), None, Cell::new(false));
+        let show = |text: &str| {
+            shown.set(true);
+            if !common.json
+                && let Err(e) = out.write_all(text.as_bytes()).and_then(|()| out.flush())
+            {
+                lost_reader = Some(e);
+            }
+            let stop = lost_reader.is_some() || answering.is_stopped();
+            if stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        // What was shown was said and stays; before that the call is dropped, and the context is as it was.
+        let given_up = async {
+            answering.stopped().await;
+            if shown.get() {
+                pending::<()>().await;
+            }
+        };
+        let served = {
+            let generate = pin!(service.generate(app, id, &tokens, &options, show));
+            match block_on(select(generate, pin!(given_up))) {
+                Either::Left((served, _)) => Some(served?),
+                Either::Right(_) => None,
+            }
+        };
+        if let Some(e) = lost_reader {
+            return Err(e.into());
+        }
+        let Some(served) = served else {
+            eprintln!("(stopped; your message was taken back)");
+            return Ok(());
+        };
+        let outcome = self.outcome(planned, &served);
+        if common.json {
+            let mut report = report(app, &show_id(id), &served);
+            report["slo"] = outcome.as_ref().map_or(Value::Null, Outcome::json);
+            println!("{report}");
+        } else {
+            println!();
+            if let Some(outcome) = &outcome {
+                eprintln!("{}", outcome.line());
+            }
+            eprintln!("{}", status(&served));
+        }
+        Ok(())
+    }
+
+    /// Add text as it is. Returns what it took, and what was planned.
+    pub fn append(
+        &mut self,
+        service: &mut Service,
+        app: &str,
+        args: &AppendArgs,
+        text: &str,
+    ) -> Result<(Served, Option<Outcome>)> {
+        let id = args.id.id;
+        let planned = self.plan(service, app, id, Appended::Text(text), &args.slo)?;
+        let tokens = match &planned {
+            Some((plan, _)) => plan.tokens.clone(),
+            None => {
+                let empty = block_on(service.tokens(app, id))?.is_empty();
+                let tokenizer = service.engine().tokenizer();
+                if empty { tokenizer.encode_prompt(text, false)? } else { tokenizer.encode(text, false)? }
+            }
+        };
+        let level = planned.as_ref().map_or(args.slo.target.fixed_level(), |(plan, _)| plan.decision.pair.level);
+        let served = block_on(service.append(app, id, &tokens, level))?;
+        // Nothing was answered, so there are no times to learn from.
+        let outcome = planned.map(|(plan, ready_ms)| Outcome::new(&plan, ready_ms, &served.answer));
+        Ok((served, outcome))
+    }
 }
 
-/// Returns the tokens that the context has now, and what it took.
-pub fn append(service: &mut Service, app: &str, args: &AppendArgs, text: &str) -> Result<Served> {
-    let id = args.id.id;
-    let empty = pollster::block_on(service.tokens(app, id))?.is_empty();
-    let tokenizer = service.engine().tokenizer();
-    let tokens = if empty { tokenizer.encode_prompt(text, false)? } else { tokenizer.encode(text, false)? };
-    Ok(pollster::block_on(service.append(app, id, &tokens, args.level.level))?)
+/// Tokens of prompt that a call runs at once.
+fn piece(service: &Service) -> usize {
+    if service.engine().is_software() { SOFTWARE_PIECE } else { 0 }
 }
 
 /// One line after an answer.

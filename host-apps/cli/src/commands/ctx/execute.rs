@@ -3,16 +3,18 @@
 use std::io::{Read, Write};
 
 use anyhow::Result;
+use concertina::Planner;
 use concertina::service::ContextId;
 use serde_json::{Value, json};
 
 use super::args::{CommonArgs, ContextCommand, ListArgs, ShowArgs};
-use super::ask::{append, ask, switch_json, text_or_input, way_back};
+use super::ask::{switch_json, text_or_input, way_back};
 use super::contexts::{Contexts, now_ms};
 use super::id::show_id;
 use super::usage::{usage_json, usage_table};
 use crate::cli::GlobalArgs;
 use crate::commands::chat::interrupt::Interrupt;
+use crate::commands::slo::Outcome;
 use crate::pull::human_binary_bytes;
 
 /// What commands share.
@@ -21,6 +23,8 @@ pub struct Desk<'a> {
     pub interrupt: &'a Interrupt,
     /// Where `-` reads from; `None` where standard input is taken.
     pub input: Option<&'a mut dyn Read>,
+    /// Of calls with a target, from the first of them on.
+    pub planner: Option<Planner>,
 }
 
 impl Desk<'_> {
@@ -39,14 +43,21 @@ impl Desk<'_> {
             }
             ContextCommand::Ask(args) => {
                 let message = text_or_input(&args.message, self.input.take())?;
-                ask(contexts.service()?, app, common, args, &message, self.interrupt)?;
+                self.ask(contexts.service()?, app, common, args, &message)?;
             }
             ContextCommand::Append(args) => {
                 let text = text_or_input(&args.text, self.input.take())?;
-                let served = append(contexts.service()?, app, args, &text)?;
+                let (served, outcome) = self.append(contexts.service()?, app, args, &text)?;
                 let tokens = served.answer.context_tokens;
-                let text = format!("{tokens} tokens in context; {}", way_back(&served.switch));
-                remark(common, &json!({"context_tokens": tokens, "switch": switch_json(&served.switch)}), &text)?;
+                let kept = outcome.as_ref().map_or_else(String::new, |outcome| format!("; {}", outcome.kept()));
+                let text = format!("{tokens} tokens in context{kept}; {}", way_back(&served.switch));
+                let value = json!({
+                    "context_tokens": tokens,
+                    "level": served.answer.level,
+                    "switch": switch_json(&served.switch),
+                    "slo": outcome.as_ref().map(Outcome::kept_json),
+                });
+                remark(common, &value, &text)?;
             }
             ContextCommand::List(args) => list(contexts, app, common, *args)?,
             ContextCommand::Show(args) => self.show(contexts, app, common, *args)?,

@@ -86,7 +86,7 @@ pub fn run(global: &GlobalArgs, args: &CtxArgs) -> Result<()> {
 fn once(global: &GlobalArgs, args: &CtxArgs, app: &str, command: &ContextCommand) -> Result<()> {
     let mut stdin = std::io::stdin();
     let interrupt = Interrupt::listen(false)?;
-    let mut desk = Desk { global, interrupt: &interrupt, input: Some(&mut stdin) };
+    let mut desk = Desk { global, interrupt: &interrupt, input: Some(&mut stdin), planner: None };
     let mut contexts = match command {
         ContextCommand::Measure(measure) => {
             let text = ask::text_or_input(&measure.text, desk.input.take())?;
@@ -120,7 +120,7 @@ fn shell(global: &GlobalArgs, args: &CtxArgs) -> Result<()> {
     let service = open_service(global, &args.service, args.store.open()?)?;
     let mut input = Input::open(true)?;
     let mut contexts = Contexts::Live(Box::new(service));
-    let mut desk = Desk { global, interrupt: &interrupt, input: None };
+    let mut desk = Desk { global, interrupt: &interrupt, input: None, planner: None };
     let done = shell::read_lines(&mut desk, &mut contexts, &args.common, &mut input);
     done.and(contexts.close())
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
+use concertina::elastic::heads::Heads;
 use concertina::elastic::package::Package;
 use concertina::formats::DType;
 use concertina::formats::gguf::{UnitOrder, reorder};
@@ -14,6 +15,7 @@ use concertina::native::{MappedFile, blake3_of};
 use crate::cli::GlobalArgs;
 use crate::models::cache::Cache;
 use crate::models::resolve::resolve_model;
+use crate::session::labels_of_another;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -63,6 +65,10 @@ pub fn run(global: &GlobalArgs, args: &ApplyArgs) -> Result<()> {
     }
     write_whole(&out.join(format!("{stem}.elastic.safetensors")), &bytes)?;
     if let Some(heads) = heads {
+        let read = Heads::from_bytes(heads).context("the built-in heads cannot be used")?;
+        if let Some(remark) = labels_of_another(&read, &package) {
+            log::warn!("the prompt's encoder: {remark}");
+        }
         write_whole(&out.join(format!("{stem}.encoder.safetensors")), heads)?;
     }
     println!("{}", to.display());

@@ -1,4 +1,4 @@
-//! One request: decide, run, score.
+//! One request: what a policy decides, and what comes of it.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use concertina::elastic::prompt::words;
 use concertina::elastic::slo::{Restriction, Target};
 use concertina::formats::Model;
-use concertina::{EncoderUse, GenerateOptions, Planner, Prompt, Sampling, Wish};
+use concertina::{Answer, EncoderUse, GenerateOptions, Planner, Prompt, Sampling, Wish};
 use pollster::block_on;
 use serde::{Deserialize, Serialize};
 
@@ -17,10 +17,28 @@ use super::requests::Request;
 use crate::session::Session;
 
 /// Tokens that are generated for the times.
-const TOKENS: usize = 3;
+const TOKENS: usize = 4;
+
+/// What a policy decided.
+#[derive(Debug, Clone)]
+pub struct Chosen {
+    pub tokens: Vec<u32>,
+    pub level: u32,
+    /// Whether the level is a number of layers that are left out.
+    pub layers: bool,
+    pub prompt_level: u32,
+    pub kept: f64,
+    pub target: Target,
+    /// TTFT and TPOT, where they were predicted.
+    pub predicted: Option<(f64, f64)>,
+    pub feasible: bool,
+    pub encoder: bool,
+    /// Milliseconds of deciding, the encoder included: part of the time to the first token.
+    pub decide_ms: f64,
+}
 
 /// What came of a request.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Done {
     pub right: bool,
     pub met: bool,
@@ -28,21 +46,39 @@ pub struct Done {
     pub level: u32,
     pub kept: f64,
     pub target: Target,
-    /// TTFT and TPOT, where they were predicted.
     pub predicted: Option<(f64, f64)>,
     pub measured: (f64, f64),
     pub feasible: bool,
     pub encoder: bool,
-    /// What the encoder took, planning included.
     pub decide_ms: f64,
 }
 
-/// What the model answers at a pair of levels, which does not depend on the target.
+impl Done {
+    /// From what was decided, and what the model made of it.
+    pub fn of(chosen: &Chosen, outcome: &Outcome) -> Self {
+        let measured = (chosen.decide_ms + outcome.ttft_ms, outcome.tpot_ms);
+        Self {
+            right: outcome.right,
+            met: chosen.target.allows(measured.0, measured.1),
+            prompt_level: chosen.prompt_level,
+            level: chosen.level,
+            kept: chosen.kept,
+            target: chosen.target,
+            predicted: chosen.predicted,
+            measured,
+            feasible: chosen.feasible,
+            encoder: chosen.encoder,
+            decide_ms: chosen.decide_ms,
+        }
+    }
+}
+
+/// What the model answers at a pair of levels.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-struct Outcome {
-    right: bool,
-    ttft_ms: f64,
-    tpot_ms: f64,
+pub struct Outcome {
+    pub right: bool,
+    pub ttft_ms: f64,
+    pub tpot_ms: f64,
 }
 
 /// Outcomes by app, question, hash of the tokens, and level.
@@ -64,85 +100,68 @@ impl Outcomes {
         Ok(Self { known, path: path.map(Path::to_owned) })
     }
 
+    /// Write them beside and rename: a run that is killed leaves the last whole file.
     pub fn keep(&self) -> Result<()> {
         let Some(path) = &self.path else { return Ok(()) };
-        std::fs::write(path, serde_json::to_string(&self.known)?)
+        let partial = path.with_extension("partial");
+        std::fs::write(&partial, serde_json::to_string(&self.known)?)
+            .and_then(|()| std::fs::rename(&partial, path))
             .with_context(|| format!("cannot write {}", path.display()))
     }
 }
 
-/// Decide on a request and answer it.
-pub fn ask(
+/// Decide on a request.
+pub fn choose(
     session: &mut Session,
     planner: &Planner,
-    outcomes: &mut Outcomes,
     request: &Request,
     policy: Policy,
     single: u32,
-) -> Result<Done> {
-    if policy == Policy::Layers {
-        return without_layers(session, planner, outcomes, request);
+) -> Result<Chosen> {
+    match policy {
+        Policy::Layers => without_layers(session, planner, request),
+        _ => planned(session, planner, request, policy.only(single)),
     }
-    answer(session, planner, outcomes, request, policy.only(single))
 }
 
-/// Answer a request by the planner, within a restriction.
-pub fn answer(
-    session: &mut Session,
-    planner: &Planner,
-    outcomes: &mut Outcomes,
-    request: &Request,
-    only: Restriction,
-) -> Result<Done> {
+/// By the planner, within a restriction.
+pub fn planned(session: &mut Session, planner: &Planner, request: &Request, only: Restriction) -> Result<Chosen> {
     let text = request.prompt();
     let from = request.stays_from();
     let stays: Vec<bool> = words(text).iter().map(|word| word.text.start >= from).collect();
     let keep = |word: usize| stays.get(word).copied().unwrap_or(true);
-    let prompt = Prompt { text, keep: &keep, tokens: &tokens, context: 0, before_ms: 0.0 };
+    let prompt = Prompt { text, keep: &keep, tokens: &tokens, context: 0, stale: &[], before_ms: 0.0 };
     let wish = Wish { class: Some(request.class), only, ..Wish::default() };
     let plan = block_on(planner.plan(&mut session.engine, &prompt, &wish))?;
-    let pair = plan.decision.pair;
-    let outcome = run(session, outcomes, request, &plan.tokens, pair.level, "level")?;
-    let measured = (plan.took_ms + outcome.ttft_ms, outcome.tpot_ms);
-    Ok(Done {
-        right: outcome.right,
-        met: plan.target.allows(measured.0, measured.1),
-        prompt_level: pair.prompt,
-        level: pair.level,
+    Ok(Chosen {
+        level: plan.decision.pair.level,
+        layers: false,
+        prompt_level: plan.decision.pair.prompt,
         kept: plan.kept_words as f64 / plan.words.max(1) as f64,
         target: plan.target,
         predicted: Some((plan.decision.ttft_ms, plan.decision.tpot_ms)),
-        measured,
         feasible: plan.decision.feasible,
         encoder: plan.encoder == EncoderUse::Used,
         decide_ms: plan.took_ms,
+        tokens: plan.tokens,
     })
 }
 
 /// The whole prompt, and as few layers as the target asks for. Levels below the table's are the sub-models without layers.
-fn without_layers(
-    session: &mut Session,
-    planner: &Planner,
-    outcomes: &mut Outcomes,
-    request: &Request,
-) -> Result<Done> {
+fn without_layers(session: &Session, planner: &Planner, request: &Request) -> Result<Chosen> {
     let tokens = tokens(session.engine.model(), request.prompt())?;
     let out = Policy::layers_out(planner, session.engine.shapes().len(), request, tokens.len());
-    let level = if out == 0 { 100 } else { out };
-    let outcome = run(session, outcomes, request, &tokens, level, if out == 0 { "level" } else { "layers out" })?;
-    let target = planner.target(request.class, tokens.len(), 0);
-    Ok(Done {
-        right: outcome.right,
-        met: target.allows(outcome.ttft_ms, outcome.tpot_ms),
+    Ok(Chosen {
+        level: if out == 0 { 100 } else { out },
+        layers: out > 0,
         prompt_level: 100,
-        level,
         kept: 1.0,
-        target,
+        target: planner.target(request.class, tokens.len(), 0),
         predicted: None,
-        measured: (outcome.ttft_ms, outcome.tpot_ms),
         feasible: out < DROPPED,
         encoder: false,
         decide_ms: 0.0,
+        tokens,
     })
 }
 
@@ -151,48 +170,56 @@ fn tokens(model: &Model, text: &str) -> concertina::Result<Vec<u32>> {
     Ok(model.tokenizer.encode_prompt(text.trim_end(), false)?)
 }
 
-/// Run the prompt, generate a little for the times, and score the choices.
-fn run(
+/// What is known of a request at a choice; with `time` only its times are measured anew, and the planner learns from them.
+pub fn run(
     session: &mut Session,
     outcomes: &mut Outcomes,
     request: &Request,
-    tokens: &[u32],
-    level: u32,
-    kind: &str,
+    chosen: &Chosen,
+    time: Option<&mut Planner>,
 ) -> Result<Outcome> {
-    let bytes: Vec<u8> = tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
+    let bytes: Vec<u8> = chosen.tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
     let hash = blake3::hash(&bytes).to_hex();
-    let key = format!("{} {} {} {kind} {level}", request.app, request.question.id, &hash[..16]);
-    if let Some(known) = outcomes.known.get(&key) {
-        return Ok(*known);
+    let kind = if chosen.layers { "layers out" } else { "level" };
+    let key = format!("{} {} {} {kind} {}", request.app, request.question.id, &hash[..16], chosen.level);
+    let known = outcomes.known.get(&key).copied();
+    if let (Some(known), None) = (known, &time) {
+        return Ok(known);
     }
     let engine = &mut session.engine;
     let mut context = engine.context()?;
     let options = GenerateOptions {
         max_tokens: TOKENS,
         sampling: Sampling::greedy(),
-        level,
+        level: chosen.level,
         ignore_end: true,
         ..GenerateOptions::default()
     };
-    let answer = block_on(engine.generate(&mut context, tokens, &options, |_| ControlFlow::Continue(())))?;
-    let mut best: Option<(f64, usize)> = None;
-    for (i, choice) in request.question.choices.iter().enumerate() {
-        // As the harness does: the space before a choice belongs to it.
-        let gap = &request.prompt()[request.prompt().trim_end().len()..];
-        let of_choice = engine.tokenizer().encode(&format!("{gap}{}", choice.continuation), false)?;
-        let all = [tokens, &of_choice].concat();
-        let nll = block_on(engine.nll_in(&mut context, &all, tokens.len(), level))?;
-        let score = -nll.iter().map(|v| f64::from(*v)).sum::<f64>() / choice.continuation.len().max(1) as f64;
-        if best.is_none_or(|(most, _)| score > most) {
-            best = Some((score, i));
-        }
+    block_on(engine.make_ready(&mut context, chosen.level, chosen.tokens.len(), 0))?;
+    let go_on = |_: &str| ControlFlow::Continue(());
+    let answer: Answer = block_on(engine.generate(&mut context, &chosen.tokens, &options, go_on))?;
+    if let Some(planner) = time.filter(|_| !chosen.layers) {
+        planner.observe(&answer, 0.0);
     }
-    let outcome = Outcome {
-        right: best.is_some_and(|(_, i)| i == request.question.gold),
-        ttft_ms: answer.ttft_ms,
-        tpot_ms: answer.tpot_ms,
+    let right = match known {
+        Some(known) => known.right,
+        None => {
+            let mut best: Option<(f64, usize)> = None;
+            for (i, choice) in request.question.choices.iter().enumerate() {
+                // As the harness does: the space before a choice belongs to it.
+                let gap = &request.prompt()[request.prompt().trim_end().len()..];
+                let of_choice = engine.tokenizer().encode(&format!("{gap}{}", choice.continuation), false)?;
+                let all = [&chosen.tokens[..], &of_choice].concat();
+                let nll = block_on(engine.nll_in(&mut context, &all, chosen.tokens.len(), chosen.level))?;
+                let score = -nll.iter().map(|v| f64::from(*v)).sum::<f64>() / choice.continuation.len().max(1) as f64;
+                if best.is_none_or(|(most, _)| score > most) {
+                    best = Some((score, i));
+                }
+            }
+            best.is_some_and(|(_, i)| i == request.question.gold)
+        }
     };
+    let outcome = Outcome { right, ttft_ms: answer.ttft_ms, tpot_ms: answer.tpot_ms };
     outcomes.known.insert(key, outcome);
     Ok(outcome)
 }

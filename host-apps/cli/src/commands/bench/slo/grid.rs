@@ -7,7 +7,7 @@ use concertina::Planner;
 use concertina::elastic::slo::Restriction;
 use pollster::block_on;
 
-use super::ask::{Outcomes, answer};
+use super::ask::{Done, Outcomes, planned, run};
 use super::requests;
 use crate::cli::GlobalArgs;
 use crate::session::{Session, bar};
@@ -47,7 +47,8 @@ pub fn grid(global: &GlobalArgs, how: &Grid<'_>) -> Result<(String, String, Vec<
         true => how.prompt_levels.to_vec(),
         false => vec![100],
     };
-    let planner = block_on(Planner::open(&mut session.engine, crate::tuning::host()))?;
+    let mut planner = block_on(Planner::open(&mut session.engine, crate::tuning::host()))?;
+    block_on(planner.measure_encoder(&mut session.engine))?;
     let mut outcomes = Outcomes::open(how.outcomes)?;
     let mut found = Vec::new();
     let pairs = prompts.len() * how.levels.len();
@@ -66,8 +67,10 @@ pub fn grid(global: &GlobalArgs, how: &Grid<'_>) -> Result<(String, String, Vec<
             };
             let n = requests.len() as f64;
             for request in &requests {
-                let done = answer(&mut session, &planner, &mut outcomes, request, only)
-                    .with_context(|| format!("question {} of {}", request.question.id, request.app))?;
+                let what = || format!("question {} of {}", request.question.id, request.app);
+                let chosen = planned(&mut session, &planner, request, only).with_context(what)?;
+                let outcome = run(&mut session, &mut outcomes, request, &chosen, None).with_context(what)?;
+                let done = Done::of(&chosen, &outcome);
                 at.right += u64::from(done.right);
                 at.kept += done.kept / n;
                 at.ttft_ms += done.measured.0 / n;

@@ -3,10 +3,12 @@
 mod ask;
 pub mod grid;
 mod policy;
+mod records;
 mod requests;
 mod tally;
 
 use std::path::PathBuf;
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
@@ -16,22 +18,32 @@ use pollster::block_on;
 
 use crate::cli::GlobalArgs;
 use crate::session::{Session, bar};
+use ask::{Chosen, Done};
 use policy::{DROPPED, Policy};
+use records::{Record, Records};
+use requests::Request;
 use tally::Tally;
 
 const EXAMPLES: &str = "\
 Examples:
   concertina bench slo -m smollm2.elastic.gguf --apps arc_easy.jsonl.gz,piqa.jsonl.gz
-  concertina bench slo --apps a.jsonl,b.jsonl --requests 600 --skew 0.25 --json
-  concertina bench slo --apps a.jsonl --policies ours,full --outcomes done.jsonl";
+  concertina bench slo --apps a.jsonl,b.jsonl --requests 600 --skew 0.25 --records strict.jsonl --outcomes done.json --json
+  concertina bench slo --apps a.jsonl --policies ours,full --requests 40      how far predictions are off here
+
+A run with --records that was stopped goes on where it was. --outcomes may be shared by runs of other skews: which answers are
+right does not depend on targets.";
+
+/// Requests between which outcomes are kept.
+const KEEP_EVERY: usize = 20;
 
 /// Answer multiple-choice questions of several apps under latency targets, by policy: how many are right, how many are in
-/// time.
+/// time, and how far predictions are off.
 ///
 /// A request is a question of an app, drawn in turns, and one of the six classes of target (`--class` of `run`), drawn at
-/// random: evenly, or with `--skew` above 0 more of the strict ones, below 0 more of the loose ones. The policy decides on
-/// prompt level and model level, the prompt is run and two tokens are generated for the times, then the choices are scored
-/// at that level. A target counts as met by measured times. Targets are those of the whole model by the device's profile.
+/// random: evenly, or with `--skew` above 0 more of the strict ones, below 0 more of the loose ones. Every policy decides on
+/// prompt level and model level of a request; then the prompt is run once at each choice, a few tokens are generated for the times,
+/// and the choices are scored at that level. The planner learns from each of these calls, as it does in `run` and `chat`. A
+/// target counts as met by measured times. Targets are those of the whole model by the device's profile.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct SloBenchArgs {
@@ -44,14 +56,18 @@ pub struct SloBenchArgs {
     /// From -1 (loose targets only) to 1 (strict ones only)
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, allow_hyphen_values = true)]
     pub skew: f64,
-    /// Policies, separated by commas
+    /// Policies, separated by commas: `ours` (prompt and model), `full` (all of both), `single` (one level for all, the largest
+    /// that meets most targets), `dropped` (whole layers), `prompt` and `model` (only that is made smaller)
     #[arg(long, value_name = "NAME,...", value_delimiter = ',', value_parser = Policy::named,
-        default_value = "ours,full,single,layers,prompt,model")]
+        default_value = "ours,full,single,dropped,prompt,model")]
     pub policies: Vec<Policy>,
-    /// Layers in the order in which the policy `layers` leaves them out, the least harmful first
+    /// Layers in the order in which the policy `dropped` leaves them out, the least harmful first
     #[arg(long, value_name = "LAYER,...", value_delimiter = ',')]
     pub layer_order: Vec<usize>,
-    /// Keep the outcome of each question at each pair of levels here, and use those that are: they do not depend on targets
+    /// Keep here what came of each request, and go on behind those that are
+    #[arg(long, value_name = "FILE")]
+    pub records: Option<PathBuf>,
+    /// Keep here which answers were right at which levels, and score no answer twice
     #[arg(long, value_name = "FILE")]
     pub outcomes: Option<PathBuf>,
     /// Seed of the draws
@@ -64,6 +80,7 @@ pub struct SloBenchArgs {
 
 pub fn run(global: &GlobalArgs, args: &SloBenchArgs) -> Result<()> {
     ensure!((-1.0..=1.0).contains(&args.skew), "--skew must be between -1 and 1");
+    let begun = Instant::now();
     let requests = requests::draw(&args.apps, args.requests as usize, args.skew, args.seed)?;
     let mut session = Session::open(global, |model, options| {
         let longest = requests::longest(&requests, &model.tokenizer)?;
@@ -73,46 +90,99 @@ pub fn run(global: &GlobalArgs, args: &SloBenchArgs) -> Result<()> {
     })?;
     let has_encoder = session.load_encoder()?;
     drop_layers(&mut session, &args.layer_order)?;
+    let policies = runnable(args, has_encoder);
+    ensure!(!policies.is_empty(), "no policy is left to run");
     let mut planner = block_on(Planner::open(&mut session.engine, crate::tuning::host()))?;
     block_on(planner.measure_encoder(&mut session.engine))?;
     let mut outcomes = ask::Outcomes::open(args.outcomes.as_deref())?;
-    let mut tallies: Vec<Tally> = Vec::new();
-    for policy in &args.policies {
-        let needs_encoder = *policy == Policy::Prompt;
-        if needs_encoder && !has_encoder || *policy == Policy::Layers && args.layer_order.is_empty() {
-            eprintln!(
-                "`{}` is left out: it takes {}",
-                policy.name(),
-                if needs_encoder { "an encoder" } else { "--layer-order" }
-            );
-            continue;
-        }
-        let shown = bar(
-            requests.len() as u64,
-            &format!("{:8} {{bar:30}} {{pos}} of {{len}}, {{eta}} left, {{msg}}", policy.name()),
-        );
-        let single = policy.single_level(&planner, &requests, &session)?;
-        let mut tally = Tally::new(*policy);
-        for request in &requests {
-            let done = ask::ask(&mut session, &planner, &mut outcomes, request, *policy, single)
+    let mut records = Records::open(args.records.as_deref(), &described(args, &session, &policies))?;
+    let at_once = policies.iter().find(|policy| **policy == Policy::Single);
+    let single = at_once.map_or(Ok(100), |policy| policy.single_level(&planner, &requests, &session))?;
+    let shown = bar(requests.len() as u64, "{bar:30} {pos} of {len}, {eta} left, {msg}");
+    let mut tallies: Vec<Tally> = policies.iter().map(|policy| Tally::new(*policy)).collect();
+    for (number, request) in requests.iter().enumerate() {
+        if records.known.len() <= number {
+            let done = one(&mut session, &mut planner, &mut outcomes, request, &policies, single)
                 .with_context(|| format!("question {} of {}", request.question.id, request.app))?;
-            tally.add(request, &done);
-            shown.set_message(tally.brief());
-            shown.inc(1);
+            records.add(Record { request: number, done })?;
+            if number % KEEP_EVERY == 0 {
+                outcomes.keep()?;
+                planner.keep();
+            }
         }
-        shown.finish_and_clear();
-        tallies.push(tally);
+        for (tally, (_, done)) in tallies.iter_mut().zip(&records.known[number].done) {
+            tally.add(request, done);
+        }
+        shown.set_message(format!("{}: {}", policies[0].name(), tallies[0].brief()));
+        shown.inc(1);
     }
+    shown.finish_and_clear();
     outcomes.keep()?;
+    planner.keep();
     if args.json {
         let policies: Vec<_> = tallies.iter().map(Tally::json).collect();
         let report = serde_json::json!({
             "model": session.model_name(), "adapter": session.engine.adapter(), "requests": requests.len(),
             "apps": args.apps.len(), "skew": args.skew, "seed": args.seed, "encoder": has_encoder, "policies": policies,
+            "seconds": begun.elapsed().as_secs_f64(),
         });
         return crate::commands::bench::report::say(&report.to_string());
     }
-    tally::tell(&tallies)
+    tally::tell(&tallies)?;
+    eprintln!("[{} requests in {:.0} s]", requests.len(), begun.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// The policies that can run here; of others it is told why they are left out.
+fn runnable(args: &SloBenchArgs, has_encoder: bool) -> Vec<Policy> {
+    let lacks = |policy: &Policy| match policy {
+        Policy::Prompt if !has_encoder => Some("an encoder"),
+        Policy::Layers if args.layer_order.is_empty() => Some("--layer-order"),
+        _ => None,
+    };
+    for (policy, what) in args.policies.iter().filter_map(|policy| Some((policy, lacks(policy)?))) {
+        eprintln!("`{}` is left out: it takes {what}", policy.name());
+    }
+    args.policies.iter().copied().filter(|policy| lacks(policy).is_none()).collect()
+}
+
+/// What a file of records is of: two runs of which all this is alike go on with each other's.
+fn described(args: &SloBenchArgs, session: &Session, policies: &[Policy]) -> String {
+    let apps: Vec<_> =
+        args.apps.iter().filter_map(|app| Some(app.file_name()?.to_string_lossy().into_owned())).collect();
+    let model = session.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let policies: Vec<_> = policies.iter().map(|policy| policy.name()).collect();
+    serde_json::json!({
+        "model": model, "adapter": session.engine.adapter(), "apps": apps, "skew": args.skew, "seed": args.seed,
+        "policies": policies, "layer_order": args.layer_order,
+    })
+    .to_string()
+}
+
+/// All policies decide, then each choice is run once.
+fn one(
+    session: &mut Session,
+    planner: &mut Planner,
+    outcomes: &mut ask::Outcomes,
+    request: &Request,
+    policies: &[Policy],
+    single: u32,
+) -> Result<Vec<(String, Done)>> {
+    let chosen = policies.iter().map(|policy| ask::choose(session, planner, request, *policy, single));
+    let chosen: Vec<Chosen> = chosen.collect::<Result<_>>()?;
+    let mut ran: Vec<(&Chosen, ask::Outcome)> = Vec::new();
+    for of in &chosen {
+        let same = |other: &Chosen| other.level == of.level && other.layers == of.layers && other.tokens == of.tokens;
+        if !ran.iter().any(|(other, _)| same(other)) {
+            ran.push((of, ask::run(session, outcomes, request, of, Some(&mut *planner))?));
+        }
+    }
+    let done = |(policy, of): (&Policy, &Chosen)| {
+        let same = |other: &&Chosen| other.level == of.level && other.layers == of.layers && other.tokens == of.tokens;
+        let (_, outcome) = ran.iter().find(|(other, _)| same(other)).context("every choice was run")?;
+        Ok((policy.name().to_owned(), Done::of(of, outcome)))
+    };
+    policies.iter().zip(&chosen).map(done).collect()
 }
 
 /// Sub-models without some layers, as the levels that no table has: 1 for the first layer left out, 2 for the first two.

@@ -1,13 +1,13 @@
 //! Ways to choose levels.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result};
 use concertina::Planner;
-use concertina::elastic::slo::{Curve, Restriction};
+use concertina::elastic::slo::Restriction;
 
 use super::requests::Request;
 use crate::session::Session;
 
-/// Most layers that the policy `layers` leaves out; their sub-models take the levels 1 to this.
+/// Most layers that the policy `dropped` leaves out; their sub-models take the levels 1 to this.
 pub const DROPPED: u32 = 18;
 
 /// A way to choose levels.
@@ -17,7 +17,7 @@ pub enum Policy {
     Ours,
     /// All of both.
     Full,
-    /// One level for all requests: the largest that meets the target of every request by prediction, else the smallest.
+    /// One level for all requests: of those that meet the targets of most requests by prediction the largest.
     Single,
     /// All of the prompt, and as many layers as the target allows.
     Layers,
@@ -35,7 +35,7 @@ impl Policy {
             Self::Ours => "ours",
             Self::Full => "full",
             Self::Single => "single",
-            Self::Layers => "layers",
+            Self::Layers => "dropped",
             Self::Prompt => "prompt",
             Self::Model => "model",
         }
@@ -66,15 +66,17 @@ impl Policy {
         let tokenizer = session.engine.tokenizer();
         let lengths = requests.iter().map(|r| Ok(tokenizer.encode_prompt(r.prompt(), false)?.len()));
         let lengths = lengths.collect::<Result<Vec<usize>>>()?;
-        let fits = |level: u32| {
-            requests.iter().zip(&lengths).all(|(request, tokens)| {
-                let (ttft, tpot) = planner.predict(level, *tokens, 0);
-                planner.target(request.class, *tokens, 0).allows(ttft, tpot)
+        let met = |level: u32| {
+            let all = requests.iter().zip(&lengths);
+            all.filter(|(request, tokens)| {
+                let (ttft, tpot) = planner.predict(level, **tokens, 0);
+                planner.target(request.class, **tokens, 0).allows(ttft, tpot)
             })
+            .count()
         };
-        let found = levels.iter().rev().copied().find(|level| fits(*level));
-        ensure!(!levels.is_empty(), "no level was measured");
-        Ok(found.unwrap_or(levels[0]))
+        // Of equals the last, which is the largest.
+        let best = levels.iter().copied().max_by_key(|level| met(*level));
+        best.context("no level was measured")
     }
 
     /// Layers to leave out so that the target is met: time goes down by as much as weights do.
@@ -82,14 +84,11 @@ impl Policy {
         let target = planner.target(request.class, tokens, 0);
         let (ttft, tpot) = planner.predict(100, tokens, 0);
         // What is not layers: the smallest and the largest level tell.
-        let head = |length: f64, of: fn(&concertina::elastic::slo::LevelCost) -> &Curve| {
-            let levels = &planner.profile().levels;
-            let (low, high) = (&levels[0], &levels[levels.len() - 1]);
-            let (a, b) = (of(low).at(length), of(high).at(length));
-            let share = f64::from(low.level) / 100.0;
-            ((a - share * b) / (1.0 - share)).clamp(0.0, b)
-        };
-        let of_head = (head(tokens as f64, |cost| &cost.ttft), head(tokens as f64, |cost| &cost.tpot));
+        let low = planner.profile().levels.first().map_or(100, |cost| cost.level);
+        let of_low = planner.predict(low, tokens, 0);
+        let share = f64::from(low) / 100.0;
+        let head = |a: f64, b: f64| if low < 100 { ((a - share * b) / (1.0 - share)).clamp(0.0, b) } else { 0.0 };
+        let of_head = (head(of_low.0, ttft), head(of_low.1, tpot));
         let fits = |out: u32| {
             let kept = 1.0 - f64::from(out) / layers as f64;
             target.allows(of_head.0 + (ttft - of_head.0) * kept, of_head.1 + (tpot - of_head.1) * kept)

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::ask::Done;
@@ -10,6 +11,46 @@ use super::policy::Policy;
 use super::requests::Request;
 use crate::data::stats::wilson;
 use crate::table::table;
+
+/// How far predictions are off, as shares of what was measured.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Errors {
+    /// Share of calls that are off by a tenth at most.
+    pub within_10_percent: f64,
+    /// The median of what calls are off by, either way.
+    pub median: f64,
+    /// Nine of ten calls are off by less.
+    pub p90: f64,
+    /// The median with its sign: below 0, calls took longer than predicted.
+    pub bias: f64,
+}
+
+impl Errors {
+    /// Of relative errors; `None` where there are none.
+    pub fn of(mut off: Vec<f64>) -> Option<Self> {
+        let middle =
+            |sorted: &[f64], share: f64| sorted.get(((sorted.len() - 1) as f64 * share).round() as usize).copied();
+        if off.is_empty() {
+            return None;
+        }
+        off.sort_by(f64::total_cmp);
+        let bias = middle(&off, 0.5)?;
+        let mut size: Vec<f64> = off.iter().map(|e| e.abs()).collect();
+        size.sort_by(f64::total_cmp);
+        let within = size.iter().filter(|e| **e <= 0.1).count() as f64 / size.len() as f64;
+        Some(Self { within_10_percent: within, median: middle(&size, 0.5)?, p90: middle(&size, 0.9)?, bias })
+    }
+
+    fn brief(&self) -> String {
+        let percent = |share: f64| 100.0 * share;
+        format!(
+            "{:.0} % (90 %: {:.0} %); {:.0} % within 10 %",
+            percent(self.median),
+            percent(self.p90),
+            percent(self.within_10_percent)
+        )
+    }
+}
 
 /// Sums over requests.
 #[derive(Debug)]
@@ -46,15 +87,11 @@ impl Tally {
         format!("{:.1} % right, {:.1} % in time", share(self.count(|d| d.right)), share(self.count(|d| d.met)))
     }
 
-    /// Share of calls whose predicted times are within 10 % of the measured ones: TTFT, TPOT. The policy without
-    /// predictions has none.
-    fn predicted(&self) -> Option<(f64, f64)> {
+    /// How far predictions of TTFT and of TPOT are off. The policy without predictions has none.
+    fn errors(&self) -> Option<(Errors, Errors)> {
         let known: Vec<_> = self.done.iter().filter_map(|done| Some((done.predicted?, done.measured))).collect();
-        let near = |said: f64, taken: f64| (said / taken - 1.0).abs() <= 0.1;
-        let share = |hits: usize| hits as f64 / known.len().max(1) as f64;
-        let ttft = known.iter().filter(|(said, taken)| near(said.0, taken.0)).count();
-        let tpot = known.iter().filter(|(said, taken)| near(said.1, taken.1)).count();
-        (!known.is_empty()).then_some((share(ttft), share(tpot)))
+        let of = |off: &dyn Fn(&((f64, f64), (f64, f64))) -> f64| Errors::of(known.iter().map(off).collect());
+        Some((of(&|(said, taken)| said.0 / taken.0 - 1.0)?, of(&|(said, taken)| said.1 / taken.1 - 1.0)?))
     }
 
     pub fn json(&self) -> Value {
@@ -84,7 +121,7 @@ impl Tally {
             "tpot_ms": self.mean(|d| d.measured.1),
             "ttft_of_target": self.mean(|d| d.measured.0 / d.target.ttft_ms.unwrap_or(f64::INFINITY)),
             "decide_ms": self.mean(|d| d.decide_ms),
-            "predicted_within_10_percent": self.predicted().map(|(ttft, tpot)| json!({"ttft": ttft, "tpot": tpot})),
+            "prediction_errors": self.errors().map(|(ttft, tpot)| json!({"ttft": ttft, "tpot": tpot})),
             "prompt_levels": levels(|d| d.prompt_level), "levels": levels(|d| d.level),
             "classes": classes,
         })
@@ -93,7 +130,19 @@ impl Tally {
 
 /// A line for each policy.
 pub fn tell(tallies: &[Tally]) -> Result<()> {
-    let head = ["POLICY", "RIGHT", "95 %", "IN TIME", "95 %", "BOTH", "CONTEXT KEPT", "TTFT", "TPOT", "PREDICTED"];
+    let head = [
+        "POLICY",
+        "RIGHT",
+        "95 %",
+        "IN TIME",
+        "95 %",
+        "BOTH",
+        "CONTEXT KEPT",
+        "TTFT",
+        "TPOT",
+        "OFF, TTFT",
+        "OFF, TPOT",
+    ];
     let mut lines = vec![head.map(str::to_owned)];
     for tally in tallies {
         let n = tally.done.len() as u64;
@@ -103,10 +152,9 @@ pub fn tell(tallies: &[Tally]) -> Result<()> {
             format!("{:.1} to {:.1}", 100.0 * i.low, 100.0 * i.high)
         };
         let (right, met) = (tally.count(|d| d.right), tally.count(|d| d.met));
-        let predicted = tally.predicted().map_or_else(
-            || "-".to_owned(),
-            |(ttft, tpot)| format!("{:.0} % and {:.0} % within 10 %", 100.0 * ttft, 100.0 * tpot),
-        );
+        let predicted =
+            tally.errors().map_or_else(|| ["-".to_owned(), "-".to_owned()], |(a, b)| [a.brief(), b.brief()]);
+        let [of_ttft, of_tpot] = predicted;
         lines.push([
             tally.policy.name().to_owned(),
             share(right),
@@ -117,8 +165,22 @@ pub fn tell(tallies: &[Tally]) -> Result<()> {
             format!("{:.0} %", 100.0 * tally.mean(|d| d.kept)),
             format!("{:.0} ms", tally.mean(|d| d.measured.0)),
             format!("{:.1} ms", tally.mean(|d| d.measured.1)),
-            predicted,
+            of_ttft,
+            of_tpot,
         ]);
     }
     crate::commands::bench::report::say(table(&lines).trim_end())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_told_by_size_and_by_sign() {
+        let of = Errors::of(vec![-0.2, -0.05, -0.04, -0.03, 0.0, 0.02, 0.05, 0.06, 0.1, 0.5, -0.5]).unwrap();
+        assert_eq!((of.median, of.p90, of.bias), (0.05, 0.5, 0.0));
+        assert!((of.within_10_percent - 8.0 / 11.0).abs() < 1e-9);
+        assert!(Errors::of(Vec::new()).is_none());
+    }
 }

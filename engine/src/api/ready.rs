@@ -1,0 +1,95 @@
+//! Kernels made ready before a call's clock runs: pipelines are compiled when they are first used, which can take longer than
+//! the call itself.
+
+use concertina_kv::Widths;
+use web_time::Instant;
+
+use super::engine::Device;
+use super::{Context, Engine};
+use crate::Result;
+use crate::forward::{BatchRow, OutRow, Pass, Tail};
+use crate::tune::Family;
+
+/// What a batch was run with: level, family of kernels, widths of pages, whether a token was sampled. A second batch alike
+/// compiles nothing.
+pub(crate) type Warm = (u32, Family, Widths, bool);
+
+impl Device {
+    /// A batch was run.
+    pub fn ran(&mut self, level: u32, rows: usize, widths: Widths, samples: bool) {
+        self.warm.insert((level, self.forward.table().family(rows), widths, samples));
+    }
+}
+
+impl Engine {
+    /// Compile what a call needs that appends `tokens` tokens to `context` at `level`, by running rows that nobody reads.
+    /// Returns the milliseconds that it took: 0 where all is ready. The context stays as it is.
+    ///
+    /// It is done as well as it can be: without room for a chunk of scratch the call itself compiles, and its
+    /// [`Answer`](crate::Answer) says so.
+    ///
+    /// # Errors
+    /// If the level is not between 1 and 100, or the device fails.
+    pub async fn make_ready(&mut self, context: &mut Context, level: u32, tokens: usize, piece: usize) -> Result<f64> {
+        let widths = context.table.widths();
+        let density = context.density_rows > 0;
+        // Its part of the tables is lent to the scratch.
+        context.park();
+        let made = self.ready_for(level, tokens, piece, widths, density).await;
+        context.unpark()?;
+        made
+    }
+
+    /// As [`Engine::make_ready`], for contexts whose chunks have `widths` beside the one that is written.
+    pub(crate) async fn ready_for(
+        &mut self,
+        level: u32,
+        tokens: usize,
+        piece: usize,
+        widths: Widths,
+        density: bool,
+    ) -> Result<f64> {
+        let start = Instant::now();
+        let level = self.level_run(level)?;
+        let device = self.device().await?;
+        let capacity = device.forward.capacity();
+        let most = if piece == 0 { capacity.rows } else { piece.min(capacity.rows) };
+        let widths: Widths = widths.iter().chain([capacity.widths[0]]).collect();
+        // Rows of the pieces: full ones, what is left, and the last token.
+        let left = tokens.saturating_sub(1);
+        let pieces = [(left >= most).then_some(most), Some(left % most).filter(|rest| *rest > 0), Some(1)];
+        let mut wanted: Vec<(usize, bool)> = Vec::new();
+        for (i, rows) in pieces.into_iter().enumerate().filter_map(|(i, rows)| Some((i, rows?))) {
+            let (family, samples) = (device.forward.table().family(rows), i == 2);
+            // As few as compile the same.
+            let least = (1..=rows).find(|n| device.forward.table().family(*n) == family).unwrap_or(rows);
+            if !device.warm.contains(&(level, family, widths, samples)) && !wanted.contains(&(least, samples)) {
+                wanted.push((least, samples));
+            }
+        }
+        if wanted.is_empty() {
+            return Ok(0.0);
+        }
+        let Ok(mut scratch) = self.context() else { return Ok(0.0) };
+        let longest = wanted.iter().map(|(rows, _)| *rows).max().unwrap_or(1);
+        if scratch.grow(longest).is_err() {
+            return Ok(0.0);
+        }
+        let sampler = super::Sampling::greedy().sampler()?;
+        let device = self.device().await?;
+        let (base, region) = (device.first_entry(&scratch), scratch.region());
+        device.forward.set_sampler(&mut device.backend, region, &sampler, &[])?;
+        device.forward.set_table(&mut device.backend, base, &scratch.table.words(0));
+        let pass = Pass { level, density, widths };
+        for (rows, samples) in wanted {
+            let row = |position| BatchRow { token: Some(0), position, table: base };
+            let batch: Vec<BatchRow> = (0..rows as u32).map(row).collect();
+            let out = OutRow { row: 0, sampler: region, wanted: 0, feed: u32::MAX };
+            let (outs, tail) = if samples { (vec![out], Tail::Sample) } else { (Vec::new(), Tail::None) };
+            device.forward.run(&mut device.backend, pass, &batch, &outs, tail).await?;
+            device.ran(level, rows, widths, samples);
+        }
+        device.backend.flush().await?;
+        Ok(start.elapsed().as_secs_f64() * 1e3)
+    }
+}
