@@ -1,15 +1,13 @@
 //! How far calls are from what was measured: a factor that all levels share, for the machine is busy or free for all of them
-//! alike, and one of each level beside it.
-
-use std::collections::BTreeMap;
+//! alike, and one of each kind of call (its level, how long its prompt is) beside it.
 
 use serde::{Deserialize, Serialize};
 
 /// Weight of a call in the factor that all levels share. Measured on a machine that others used: of repeated calls the most
 /// were within a tenth of what was predicted with weights from 0.3 to 0.5.
 const FRESH: f64 = 0.3;
-/// Weight in the factor of its own level.
-const FRESH_OWN: f64 = 0.05;
+/// Weight in the factor of its own kind.
+const FRESH_OWN: f64 = 0.1;
 /// Most that one call moves by, as a logarithm: of what is further off only this much counts.
 const MOST_STEP: f64 = 0.25;
 /// A call that is further off, as a logarithm, is not believed before another says the same.
@@ -25,13 +23,16 @@ const STEP: f64 = 0.01;
 /// Margins, as logarithms: the least, the one to begin with, the most.
 const MARGIN: (f64, f64, f64) = (0.02, 0.05, 0.25);
 
+/// A level, and a class of lengths.
+type Kind = (u32, u8);
+
 /// What calls took beside what the measured curves say, of one kind of time. All numbers are natural logarithms.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Drift {
-    /// Of all levels.
+    /// Of all calls.
     common: f64,
-    /// Of a level beside that.
-    own: BTreeMap<u32, f64>,
+    /// Of a kind of call beside that.
+    own: Vec<(Kind, f64)>,
     /// What the last call said, where it was too far off to be believed alone; else 0.
     doubted: f64,
     /// Four of five calls are late by less than this.
@@ -40,17 +41,18 @@ pub struct Drift {
 
 impl Default for Drift {
     fn default() -> Self {
-        Self { common: 0.0, own: BTreeMap::new(), doubted: 0.0, late: MARGIN.1 }
+        Self { common: 0.0, own: Vec::new(), doubted: 0.0, late: MARGIN.1 }
     }
 }
 
 impl Drift {
-    /// What the curves are multiplied by for a level.
-    pub fn factor(&self, level: u32) -> f64 {
-        (self.common + self.own.get(&level).copied().unwrap_or(0.0)).clamp(-MOST, MOST).exp()
+    /// What the curves are multiplied by for a kind of call.
+    pub fn factor(&self, kind: Kind) -> f64 {
+        let own = self.own.iter().find(|(of, _)| *of == kind).map_or(0.0, |(_, own)| *own);
+        (self.common + own).clamp(-MOST, MOST).exp()
     }
 
-    /// The part of it that all levels share.
+    /// The part of it that all calls share.
     pub fn common(&self) -> f64 {
         self.common.exp()
     }
@@ -68,12 +70,12 @@ impl Drift {
     /// Whether all numbers can be used.
     pub fn is_sound(&self) -> bool {
         let good = |v: &f64| v.is_finite() && v.abs() <= 2.0 * MOST;
-        [self.common, self.doubted, self.late].iter().chain(self.own.values()).all(good)
+        [self.common, self.doubted, self.late].iter().chain(self.own.iter().map(|(_, own)| own)).all(good)
     }
 
-    /// A call at a level took so long, where the curves said so much.
-    pub fn observe(&mut self, level: u32, taken: f64, said: f64) {
-        let off = (taken / (said * self.factor(level))).ln();
+    /// A call took so long, where the curves said so much.
+    pub fn observe(&mut self, kind: Kind, taken: f64, said: f64) {
+        let off = (taken / (said * self.factor(kind))).ln();
         if !off.is_finite() {
             return;
         }
@@ -91,7 +93,11 @@ impl Drift {
         let again = std::mem::take(&mut self.doubted) != 0.0 && off.abs() > FAR;
         let step = if again { believed } else { believed.clamp(-MOST_STEP, MOST_STEP) };
         self.common = (self.common + FRESH * step).clamp(-MOST, MOST);
-        let own = self.own.entry(level).or_default();
+        let at = self.own.iter().position(|(of, _)| *of == kind).unwrap_or_else(|| {
+            self.own.push((kind, 0.0));
+            self.own.len() - 1
+        });
+        let own = &mut self.own[at].1;
         *own = (*own + FRESH_OWN * step).clamp(-MOST, MOST);
     }
 }
@@ -102,30 +108,30 @@ mod tests {
 
     fn after(calls: impl IntoIterator<Item = (u32, f64)>) -> Drift {
         let mut drift = Drift::default();
-        calls.into_iter().for_each(|(level, taken)| drift.observe(level, taken, 100.0));
+        calls.into_iter().for_each(|(level, taken)| drift.observe((level, 0), taken, 100.0));
         drift
     }
 
     #[test]
     fn a_slower_machine_is_slower_at_every_level() {
         let drift = after((0..20).map(|_| (60, 130.0)));
-        assert!((drift.factor(60) - 1.3).abs() < 0.02, "{drift:?}");
-        assert!(drift.factor(100) > 1.2, "a level that was not called: {drift:?}");
+        assert!((drift.factor((60, 0)) - 1.3).abs() < 0.02, "{drift:?}");
+        assert!(drift.factor((100, 0)) > 1.2, "a level that was not called: {drift:?}");
         assert!(!drift.is_stale() && after((0..30).map(|_| (60, 200.0))).is_stale());
     }
 
     #[test]
     fn a_level_of_its_own_kind_is_told_apart() {
         let drift = after((0..400).map(|i| if i % 2 == 0 { (20, 120.0) } else { (100, 90.0) }));
-        assert!((drift.factor(20) - 1.2).abs() < 0.07 && (drift.factor(100) - 0.9).abs() < 0.07, "{drift:?}");
+        assert!((drift.factor((20, 0)) - 1.2).abs() < 0.07 && (drift.factor((100, 0)) - 0.9).abs() < 0.07, "{drift:?}");
     }
 
     #[test]
     fn one_call_far_off_changes_nothing_and_two_do() {
         let drift = after([(60, 600.0), (60, 100.0), (60, 20.0), (60, 100.0)]);
-        assert_eq!((drift.factor(60), drift.common()), (1.0, 1.0), "{drift:?}");
+        assert_eq!((drift.factor((60, 0)), drift.common()), (1.0, 1.0), "{drift:?}");
         let drift = after([(60, 300.0), (40, 300.0)]);
-        assert!(drift.factor(60) > 1.3, "{drift:?}");
+        assert!(drift.factor((60, 0)) > 1.3, "{drift:?}");
         let drift = after([(60, 300.0), (40, 20.0)]);
         assert_eq!(drift.common(), 1.0, "one up, one down: {drift:?}");
     }
@@ -142,12 +148,12 @@ mod tests {
     fn nonsense_is_not_heard() {
         let mut drift = Drift::default();
         for (taken, said) in [(f64::NAN, 1.0), (1.0, 0.0), (0.0, 1.0), (-1.0, 1.0), (f64::INFINITY, 1.0)] {
-            drift.observe(60, taken, said);
+            drift.observe((60, 0), taken, said);
         }
         assert_eq!(drift, Drift::default());
         for i in 0..100 {
-            drift.observe(60, 1e12, f64::from(i % 2) + 1.0);
+            drift.observe((60, 0), 1e12, f64::from(i % 2) + 1.0);
         }
-        assert!(drift.is_sound() && drift.factor(60) <= 6.1);
+        assert!(drift.is_sound() && drift.factor((60, 0)) <= 6.1);
     }
 }

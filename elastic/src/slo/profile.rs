@@ -4,6 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Drift;
 
+/// Tokens of prompt up to which calls are of a kind.
+const LENGTHS: [usize; 2] = [32, 128];
+
 /// Milliseconds by length: points that were measured, by rising length.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Curve(pub Vec<(f64, f64)>);
@@ -97,18 +100,19 @@ pub struct Profile {
 }
 
 impl Profile {
-    /// From what some levels were measured to take, all at the same lengths: a level that keeps more takes no less, and those
-    /// of `table` between them lie on lines. `None` where nothing was measured.
+    /// From what some levels were measured to take, all at the same lengths: what one of them is off by against the others
+    /// counts half, a level that keeps more takes no less, and those of `table` between them lie on lines. `None` where nothing
+    /// was measured.
     pub fn of(mut measured: Vec<LevelCost>, table: &[u32]) -> Option<Self> {
         measured.sort_by_key(|cost| cost.level);
         let lengths = measured.first().map(|cost| (cost.piece.0.len(), cost.tpot.0.len()))?;
         for i in 0..lengths.0 {
-            rising(&mut measured, |cost| &mut cost.piece.0[i].1);
+            smooth(&mut measured, |cost| &mut cost.piece.0[i].1);
         }
         for i in 0..lengths.1 {
-            rising(&mut measured, |cost| &mut cost.tpot.0[i].1);
+            smooth(&mut measured, |cost| &mut cost.tpot.0[i].1);
         }
-        rising(&mut measured, |cost| &mut cost.behind);
+        smooth(&mut measured, |cost| &mut cost.behind);
         let between = |level: &u32| {
             let high = measured.iter().position(|cost| cost.level >= *level).unwrap_or(measured.len() - 1);
             let (low, high) =
@@ -142,18 +146,24 @@ impl Profile {
 
     /// Milliseconds to the first token of a prompt of so many tokens behind a context of so many.
     pub fn ttft_ms(&self, level: u32, prompt: usize, before: usize) -> f64 {
-        self.measured_ttft(level, prompt, before) * self.ttft.factor(level)
+        self.measured_ttft(level, prompt, before) * self.ttft.factor(self.kind(level, prompt))
     }
 
     /// Milliseconds for a token behind so many.
     pub fn tpot_ms(&self, level: u32, context: usize) -> f64 {
-        self.measured_tpot(level, context) * self.tpot.factor(level)
+        self.measured_tpot(level, context) * self.tpot.factor(self.kind(level, 0))
     }
 
     /// Milliseconds of the encoder for a prompt of so many words.
     pub fn encoder_ms(&self, words: usize) -> f64 {
         // A busy machine is busy for the encoder too.
         self.encoder.at(words as f64) * self.ttft.common()
+    }
+
+    /// Which calls have a factor of their own: those of a level, and of a class of lengths, for curves may be off at one end.
+    fn kind(&self, level: u32, prompt: usize) -> (u32, u8) {
+        let class = LENGTHS.iter().filter(|length| prompt > **length).count() as u8;
+        (self.level(level).map_or(level, |cost| cost.level), class)
     }
 
     fn measured_ttft(&self, level: u32, prompt: usize, before: usize) -> f64 {
@@ -178,11 +188,34 @@ impl Profile {
     pub fn observe(&mut self, level: u32, call: Profiled) {
         let before = call.context - call.prompt.min(call.context);
         let said = self.measured_ttft(level, call.prompt, before);
-        self.ttft.observe(level, call.ttft_ms, said);
+        self.ttft.observe(self.kind(level, call.prompt), call.ttft_ms, said);
         if let Some((taken, tokens)) = call.tpot {
             let said = self.measured_tpot(level, call.context + tokens / 2);
-            self.tpot.observe(level, taken, said);
+            self.tpot.observe(self.kind(level, 0), taken, said);
         }
+    }
+}
+
+/// A level's percent is its share of the weights, so times lie near a line: the one with the median of all slopes and offsets
+/// (Theil and Sen), which one disturbed measurement does not move. Each number goes half of the way there, for levels have
+/// costs of their own too, and then all are made to rise.
+fn smooth(costs: &mut [LevelCost], of: impl Fn(&mut LevelCost) -> &mut f64) {
+    let points: Vec<(f64, f64)> = costs.iter_mut().map(|cost| (f64::from(cost.level), *of(cost))).collect();
+    let pairs = points.iter().enumerate().flat_map(|(i, a)| points[i + 1..].iter().map(move |b| (a, b)));
+    let slope = median(pairs.map(|(a, b)| (b.1 - a.1) / (b.0 - a.0).max(1.0)).collect()).max(0.0);
+    let offset = median(points.iter().map(|(x, y)| y - slope * x).collect());
+    for (cost, (x, y)) in costs.iter_mut().zip(&points) {
+        *of(cost) = (0.5 * (y + slope * x + offset)).max(0.0);
+    }
+    rising(costs, of);
+}
+
+/// The middle number, the mean of two where there are two; 0 of none.
+fn median(mut of: Vec<f64>) -> f64 {
+    of.sort_by(f64::total_cmp);
+    match of.len() {
+        0 => 0.0,
+        n => 0.5 * (of[n / 2] + of[(n - 1) / 2]),
     }
 }
 
@@ -299,7 +332,7 @@ pub(super) mod tests {
         let profile = Profile::of(measured, &[20, 30, 40, 60, 80, 100]).unwrap();
         assert!(profile.is_sound());
         let ms: Vec<f64> = profile.levels.iter().map(|cost| cost.tpot.at(16.0)).collect();
-        assert_eq!(ms, [10.0, 16.25, 22.5, 35.0, 35.0, 35.0]);
+        assert_eq!(ms, [10.0, 15.0, 20.0, 30.0, 30.0, 30.0]);
         assert!(Profile::of(Vec::new(), &[100]).is_none());
         let one = Profile::of(vec![cost(100, 5.0)], &[20, 100]).unwrap();
         assert!(one.is_sound() && one.levels[0].tpot.at(16.0) == 5.0, "{one:?}");

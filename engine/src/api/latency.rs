@@ -152,7 +152,7 @@ fn key(engine: &Engine) -> String {
     let weights: u64 = engine.model.sources.iter().map(|source| source.len()).sum();
     let package = engine.package.map_or_else(String::new, |hash| hash.iter().map(|b| format!("{b:02x}")).collect());
     let exact = if engine.options.exact { ", exact" } else { "" };
-    format!("latency 3: {}; {} layers, {weights} bytes, package {package}{exact}", engine.adapter(), spec.layers.len())
+    format!("latency 4: {}; {} layers, {weights} bytes, package {package}{exact}", engine.adapter(), spec.layers.len())
 }
 
 /// What was measured of a level: milliseconds of pieces by rows, of a piece behind a context, of tokens by context.
@@ -191,18 +191,22 @@ impl Engine {
         let mut found: Vec<Vec<Round>> = vec![Vec::new(); levels.len()];
         let mut apart = 0.0;
         for round in 0..ROUNDS {
-            for (level, found) in levels.iter().zip(&mut found) {
-                let mut of_round = Round::default();
-                for rows in &rows {
-                    of_round.pieces.push(self.time_piece(*rows, 0, *level).await?);
+            found.iter_mut().for_each(|found| found.push(Round::default()));
+            // All levels at a length, then the next length: what is compared was measured within a second or two.
+            for rows in &rows {
+                for (level, found) in levels.iter().zip(&mut found) {
+                    let taken = self.time_piece(*rows, 0, *level).await?;
+                    found[round].pieces.push(taken);
                 }
-                if far > 0 {
-                    of_round.behind = self.time_piece(ROWS_BEHIND.min(rows_at_once), far, *level).await?;
+            }
+            for (level, found) in levels.iter().zip(&mut found).filter(|_| far > 0) {
+                found[round].behind = self.time_piece(ROWS_BEHIND.min(rows_at_once), far, *level).await?;
+            }
+            for context in &contexts {
+                for (level, found) in levels.iter().zip(&mut found) {
+                    let taken = self.time_token(*context, *level).await?;
+                    found[round].tokens.push(taken);
                 }
-                for context in &contexts {
-                    of_round.tokens.push(self.time_token(*context, *level).await?);
-                }
-                found.push(of_round);
             }
             // How far rounds are apart, over all that was measured.
             let sum =

@@ -102,7 +102,8 @@ impl Talk {
         if figures.answer_tokens == 0 {
             return Ok(());
         }
-        if interactive && std::io::stderr().is_terminal() {
+        // What came of a target is told to scripts too.
+        if figures.outcome.is_some() || interactive && std::io::stderr().is_terminal() {
             eprintln!("{}", self.status(&figures));
         }
         // The sampler's seed makes an answer repeatable; two answers with one seed would be alike.

@@ -8,7 +8,7 @@ use concertina::elastic::slo::Restriction;
 use pollster::block_on;
 
 use super::ask::{Done, Outcomes, planned, run};
-use super::requests;
+use super::{KEEP_EVERY, requests};
 use crate::cli::GlobalArgs;
 use crate::session::{Session, bar};
 
@@ -76,6 +76,9 @@ pub fn grid(global: &GlobalArgs, how: &Grid<'_>) -> Result<(String, String, Vec<
                 at.ttft_ms += done.measured.0 / n;
                 at.tpot_ms += done.measured.1 / n;
                 shown.inc(1);
+                if shown.position().is_multiple_of(KEEP_EVERY as u64) {
+                    outcomes.keep()?;
+                }
             }
             outcomes.keep()?;
             found.push(at);
