@@ -348,3 +348,35 @@ fn an_interrupt_stops_the_answer_and_not_the_chat() {
     assert!(output.status.success(), "{:?} {}", output.status, err(&output));
     assert!(err(&output).contains("(stopped)") && err(&output).contains("stopped by you"), "{}", err(&output));
 }
+
+#[test]
+fn a_target_is_planned_for_and_what_came_of_it_is_told() {
+    let home = Home::new(TinyModel::new("llama"));
+    let args = ["run", "--greedy", "--max-tokens", "3", "--json", "--class", "quick", "some words to read"];
+    let value = home.json(&args);
+    let slo = &value["slo"];
+    assert_eq!((&slo["encoder"], &slo["prompt_level"]), (&json!("none"), &json!(100)), "{slo}");
+    assert_eq!(slo["level"], value["level"]);
+    assert!(slo["prompt_tokens"].as_u64().unwrap() > 0 && slo["prompt_tokens"] == slo["kept_tokens"], "{slo}");
+    for number in ["predicted_ttft_ms", "predicted_tpot_ms", "ttft_ms", "tpot_ms", "target_ttft_ms", "ready_ms"] {
+        assert!(slo[number].as_f64().unwrap() > 0.0, "{number}: {slo}");
+    }
+    // A level alone needs no prediction, and nothing is measured for it.
+    let fixed = home.json(&["run", "--greedy", "--max-tokens", "3", "--json", "--level", "40", "some words"]);
+    assert_eq!((&fixed["slo"], &fixed["level"]), (&Value::Null, &json!(40)));
+
+    let chat = home.chat(&["--greedy", "--max-tokens", "3", "--no-history", "--class", "quick"], "hello\n");
+    assert!(chat.status.success(), "{}", err(&chat));
+    assert!(err(&chat).contains("predicted") && err(&chat).contains("tokens (encoder none)"), "{}", err(&chat));
+
+    // Without an encoder nothing can be shortened.
+    let refused = home.run(&["run", "--prompt-level", "40", "some words"]);
+    assert!(!refused.status.success() && err(&refused).contains("takes an encoder"), "{}", err(&refused));
+    let refused = home.chat(&["--no-history", "--prompt-level", "40"], "hello\n");
+    assert!(!refused.status.success() && err(&refused).contains("takes an encoder"), "{}", err(&refused));
+    let id = out(&home.run(&["ctx", "new"])).trim().to_owned();
+    for command in ["ask", "append"] {
+        let refused = home.run(&["ctx", command, &id, "--prompt-level", "40", "some words"]);
+        assert!(!refused.status.success() && err(&refused).contains("takes an encoder"), "{}", err(&refused));
+    }
+}

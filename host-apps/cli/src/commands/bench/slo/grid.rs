@@ -55,8 +55,8 @@ pub fn grid(global: &GlobalArgs, how: &Grid<'_>) -> Result<(String, String, Vec<
     let shown = bar((pairs * requests.len()) as u64, "{bar:30} {pos} of {len}, {eta} left");
     for prompt in &prompts {
         for level in how.levels {
-            let only = Restriction { prompt: Some(*prompt), level: Some(*level) };
-            let mut at = AtPair {
+            let of = Restriction { prompt: Some(*prompt), level: Some(*level) };
+            let at = AtPair {
                 prompt_level: *prompt,
                 level: session.engine.level_run(*level)?,
                 requests: requests.len() as u64,
@@ -65,25 +65,29 @@ pub fn grid(global: &GlobalArgs, how: &Grid<'_>) -> Result<(String, String, Vec<
                 ttft_ms: 0.0,
                 tpot_ms: 0.0,
             };
-            let n = requests.len() as f64;
-            for request in &requests {
-                let what = || format!("question {} of {}", request.question.id, request.app);
-                let chosen = planned(&mut session, &planner, request, only).with_context(what)?;
-                let outcome = run(&mut session, &mut outcomes, request, &chosen, None).with_context(what)?;
-                let done = Done::of(&chosen, &outcome);
-                at.right += u64::from(done.right);
-                at.kept += done.kept / n;
-                at.ttft_ms += done.measured.0 / n;
-                at.tpot_ms += done.measured.1 / n;
-                shown.inc(1);
-                if shown.position().is_multiple_of(KEEP_EVERY as u64) {
-                    outcomes.keep()?;
-                }
-            }
-            outcomes.keep()?;
-            found.push(at);
+            found.push((of, at));
         }
     }
+    let n = requests.len() as f64;
+    for request in &requests {
+        let what = || format!("question {} of {}", request.question.id, request.app);
+        // A question at all pairs, then the next one: a machine that slows down does so for all of them.
+        for (only, at) in &mut found {
+            let chosen = planned(&mut session, &planner, request, *only).with_context(what)?;
+            let outcome = run(&mut session, &mut outcomes, request, &chosen, None).with_context(what)?;
+            let done = Done::of(&chosen, &outcome);
+            at.right += u64::from(done.right);
+            at.kept += done.kept / n;
+            at.ttft_ms += done.measured.0 / n;
+            at.tpot_ms += done.measured.1 / n;
+            shown.inc(1);
+            if shown.position().is_multiple_of(KEEP_EVERY as u64) {
+                outcomes.keep()?;
+            }
+        }
+    }
+    outcomes.keep()?;
+    let found = found.into_iter().map(|(_, at)| at).collect();
     shown.finish_and_clear();
     Ok((session.model_name(), session.engine.adapter(), found))
 }

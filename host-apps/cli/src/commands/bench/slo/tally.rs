@@ -89,9 +89,10 @@ impl Tally {
 
     /// How far predictions of TTFT and of TPOT are off. The policy without predictions has none.
     fn errors(&self) -> Option<(Errors, Errors)> {
-        let known: Vec<_> = self.done.iter().filter_map(|done| Some((done.predicted?, done.measured))).collect();
-        let of = |off: &dyn Fn(&((f64, f64), (f64, f64))) -> f64| Errors::of(known.iter().map(off).collect());
-        Some((of(&|(said, taken)| said.0 / taken.0 - 1.0)?, of(&|(said, taken)| said.1 / taken.1 - 1.0)?))
+        let known = || self.done.iter().filter_map(|done| Some((done.predicted?, done.measured)));
+        let ttft = Errors::of(known().map(|(said, taken)| said.0 / taken.0 - 1.0).collect())?;
+        let tpot = Errors::of(known().map(|(said, taken)| said.1 / taken.1 - 1.0).collect())?;
+        Some((ttft, tpot))
     }
 
     pub fn json(&self) -> Value {
