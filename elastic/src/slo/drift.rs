@@ -116,7 +116,7 @@ mod tests {
     fn a_slower_machine_is_slower_at_every_level() {
         let drift = after((0..20).map(|_| (60, 130.0)));
         assert!((drift.factor((60, 0)) - 1.3).abs() < 0.02, "{drift:?}");
-        assert!(drift.factor((100, 0)) > 1.2, "a level that was not called: {drift:?}");
+        assert!(drift.factor((100, 0)) > 1.15, "a level that was not called: {drift:?}");
         assert!(!drift.is_stale() && after((0..30).map(|_| (60, 200.0))).is_stale());
     }
 
@@ -131,7 +131,7 @@ mod tests {
         let drift = after([(60, 600.0), (60, 100.0), (60, 20.0), (60, 100.0)]);
         assert_eq!((drift.factor((60, 0)), drift.common()), (1.0, 1.0), "{drift:?}");
         let drift = after([(60, 300.0), (40, 300.0)]);
-        assert!(drift.factor((60, 0)) > 1.3, "{drift:?}");
+        assert!(drift.factor((60, 0)) > 1.2, "{drift:?}");
         let drift = after([(60, 300.0), (40, 20.0)]);
         assert_eq!(drift.common(), 1.0, "one up, one down: {drift:?}");
     }
