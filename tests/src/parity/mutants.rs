@@ -228,6 +228,23 @@ pub const MUTANTS: &[Mutant] = &[
     slip("adapter", "scales of the lower ranks for all", "* scales[ranks]", "* scales[0]"),
     slip("adapter", "a row past the end", "row + 3u <= last", "row + 2u <= last"),
     slip("adapter", "inputs past the prefix", "i < INPUTS / 4u", "i <= INPUTS / 4u"),
+    slip("matvec_adapted.q4_1.subgroups", "inputs of one subgroup", "i += THREADS) {", "i += 2u * THREADS) {"),
+    slip(
+        "matvec_adapted.q8_0.subgroups.t24",
+        "the first subgroup's sum alone",
+        "low += parts[2u * i];",
+        "low += parts[0u * i];",
+    ),
+    slip("matvec_adapted.q4_0", "no sum over the threads", "i < THREADS / summed; i++", "i < 1u; i++"),
+    slip("matvec_adapted.q4_k", "B behind the stored inputs", "2u * (quads + o)", "2u * (params.x_stride / 4u + o)"),
+    slip("matvec_adapted.f16.t24", "scales of the lower ranks for all", "high * sizes[1]", "high * sizes[0]"),
+    slip("matvec_adapted.q6_k.subgroups.t24", "constants of the first sixteen", "[c][o & 3u]", "[c - o / 4u][o & 3u]"),
+    slip(
+        "matvec_adapted.q8_0",
+        "the first row's x for all",
+        "let begin = group.y * params.x_stride / 4u;",
+        "let begin = 0u;",
+    ),
     // Rotary embedding and pages.
     slip("rope_kv", "a sign swapped", "select(1.0, -1.0, low)", "select(-1.0, 1.0, low)"),
     slip("rope_kv", "a key not embedded", "if (kind == 2u) { return e; }", "if (kind >= 1u) { return e; }"),
