@@ -50,7 +50,10 @@ fn four_features(
 #endif
     var acc = vec4<f32>(0.0);
     var squares = 0.0;
-    for (var piece = 0u; piece < params.panels * SUBS; piece++) {
+    // llvmpipe runs the body of a loop once more after its condition has failed, so this one, of a turn at least, asks at its
+    // end.
+    var piece = 0u;
+    loop {
         let f = fetch4(region(first + piece / SUBS, rb), rb, r, piece % SUBS);
 #ifdef SUBGROUPS
         let u = x[o];
@@ -96,6 +99,10 @@ fn four_features(
         acc += scaled(f, 4u, s, xs);
         o += 8u;
         g += 8u;
+        continuing {
+            piece++;
+            break if piece >= params.panels * SUBS;
+        }
     }
 #ifdef SUBGROUPS
     squares = subgroupAdd(squares) * (8.0 / f32(subgroup));

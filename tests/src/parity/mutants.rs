@@ -86,8 +86,8 @@ pub const MUTANTS: &[Mutant] = &[
     slip(
         "matvec.q4_0",
         "panels past the prefix",
-        "piece < params.panels * SUBS",
-        "piece < params.panels_stored * SUBS",
+        "piece >= params.panels * SUBS",
+        "piece >= params.panels_stored * SUBS",
     ),
     slip("matvec.f32", "rows of W past the prefix", "n + 1u < params.n", "n + 1u <= params.n"),
     slip("matvec.q8_0", "x from its beginning", "+ params.x_offset", ""),
@@ -101,7 +101,7 @@ pub const MUTANTS: &[Mutant] = &[
         "vec4<u32>(row) + vec4<u32>(0u, 1u, 2u, 3u)",
         "vec4<u32>(row) + vec4<u32>(0u, 1u, 2u, 2u)",
     ),
-    slip("matmul.q4_k", "a sub-block short", "piece < params.panels * SUBS", "piece + 1u < params.panels * SUBS"),
+    slip("matmul.q4_k", "a sub-block short", "piece >= params.panels * SUBS", "piece + 1u >= params.panels * SUBS"),
     slip("matmul.f32", "row blocks of the kept panels", "(m / rb) * params.panels_stored", "(m / rb) * params.panels"),
     slip(
         "matmul.f16.subgroups",
@@ -280,6 +280,7 @@ pub const MUTANTS: &[Mutant] = &[
     slip("attn_split", "offsets of keys forgotten", "+ sum * meta_k.y", ""),
     slip("attn_split", "values past the last one", "min(i, most - min(most, c * CHUNK))", "i"),
     slip("attn_split.subgroups.kv16", "no causal mask", "& (t1 <= task.pos)", ""),
+    slip("attn_split.subgroups.kv16", "a turn without a chunk", "& vec4<bool>(there)", ""),
     slip("attn_split.subgroups.kv32", "keys for values", "plane_at(entry, 1u", "plane_at(entry, 0u"),
     slip("attn_split.subgroups.kv4", "a nibble swapped", "nibbles4(u1.z >> 16u)", "nibbles4(u1.z >> 12u)"),
     slip("attn_split.subgroups.kv2", "offsets that are not rescaled", "offsets * shrink", "offsets"),
