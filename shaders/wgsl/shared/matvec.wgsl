@@ -59,8 +59,6 @@ fn four_features(
         let u = x[o];
         squares += dot(u, u);
         let v = gained(u, g);
-        // Lanes past the eighth hold the same again.
-        let xs = subgroupAdd(across(v)) * (8.0 / f32(subgroup));
         let v0 = subgroupBroadcast(v, 0u);
         let v1 = subgroupBroadcast(v, 1u);
         let v2 = subgroupBroadcast(v, 2u);
@@ -78,11 +76,12 @@ fn four_features(
         let v5 = gained(x[o + 5u], g + 5u);
         let v6 = gained(x[o + 6u], g + 6u);
         let v7 = gained(x[o + 7u], g + 7u);
-        let xs = across(((v0 + v1) + (v2 + v3)) + ((v4 + v5) + (v6 + v7)));
         if (NORM == 1u) {
             for (var i = 0u; i < 8u; i++) { squares += dot(x[o + i], x[o + i]); }
         }
 #endif
+        // A subgroupAdd takes llvmpipe longer.
+        let xs = across(((v0 + v1) + (v2 + v3)) + ((v4 + v5) + (v6 + v7)));
         var s = start(f, 0u, v0);
         s = more(s, f, 1u, v1);
         s = more(s, f, 2u, v2);
@@ -105,6 +104,7 @@ fn four_features(
         }
     }
 #ifdef SUBGROUPS
+    // Lanes past the eighth hold the same again.
     squares = subgroupAdd(squares) * (8.0 / f32(subgroup));
 #endif
     return acc * norm_factor(squares);

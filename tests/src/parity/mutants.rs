@@ -128,8 +128,8 @@ pub const MUTANTS: &[Mutant] = &[
     slip(
         "matvec.q4_0.subgroups",
         "x before its gain summed",
-        "let xs = subgroupAdd(across(v))",
-        "let xs = subgroupAdd(across(u))",
+        "let xs = across(((v0 ",
+        "let xs = across(((subgroupBroadcast(u, 0u) ",
     ),
     slip(
         "matmul.q5_0.subgroups",
