@@ -93,14 +93,22 @@ fn cost(f: &Fields<'_>, load: &Load) -> Option<Cost> {
     let (rows, outs) = (u64::from(load.step.rows), u64::from(load.step.out_rows));
     let plain = |shape: String, bytes: u64, flops: u64| Some(Cost { shape, matrix: None, bytes, flops });
     let batch = || if f.get("out_rows").unwrap_or(0) == 1 { outs } else { rows };
-    if variant.role == Role::Matrix {
+    if variant.role == Role::Matrix || variant.kernel == "matvec_adapted" {
         let format = variant.format?;
         let (n, panels, rows) = (f.get("n")?, f.get("panels")?, batch());
         let k = panels * format.panel_cols() as u64;
         let passes = 1 + f.get("accumulate").unwrap_or(0);
         let bytes = n * panels * format.block_bytes() as u64 + WORD * rows * (k + passes * n);
         let matrix = Some((n as usize, k as usize));
-        return Some(Cost { shape: format!("{n}x{k}"), matrix, bytes, flops: 2 * n * k * rows });
+        // Rank 8, a byte a code.
+        let beside = u64::from(variant.role != Role::Matrix);
+        let bytes = bytes + beside * (8 * (n + k) + n);
+        return Some(Cost {
+            shape: format!("{n}x{k}"),
+            matrix,
+            bytes,
+            flops: 2 * n * k * rows + beside * 16 * rows * (n + k),
+        });
     }
     match variant.kernel {
         "embed" => {
@@ -192,6 +200,19 @@ mod tests {
         assert_eq!(cost.shape, "64x96");
         assert_eq!(cost.bytes, 64 * 3 * 20 + 4 * 2 * (96 + 2 * 64));
         assert_eq!(cost.flops, 2 * 64 * 96 * 2);
+    }
+
+    #[test]
+    fn an_adapter_inside_a_product_costs_both() {
+        let params = MatmulParams { n: 64, panels: 3, accumulate: 1, ..MatmulParams::default() };
+        let of = |name| {
+            let fields = Fields { variant: variant(name).expect("in the table"), params: bytes_of(&params) };
+            cost(&fields, &load(5..7)).expect("known")
+        };
+        let (plain, adapted) = (of("matvec.q4_1"), of("matvec_adapted.q4_1"));
+        assert_eq!(adapted.matrix, plain.matrix);
+        assert_eq!(adapted.bytes, plain.bytes + 8 * (96 + 64) + 64);
+        assert_eq!(adapted.flops, plain.flops + 2 * 2 * 8 * (96 + 64));
     }
 
     #[test]

@@ -1,8 +1,8 @@
 // Recovery adapter: y += Bᵀ(A x) + c, of rank 8 at most, beside a matrix whose input x is (ElastiLM, arXiv 2409.09071; low
 // rank as in LoRA, arXiv 2106.09685). A workgroup takes four rows of the batch: its threads share out the inputs of A, add
-// up in workgroup memory, and share out the outputs of B. Codes are signed bytes, four to a word; a load of four words holds
-// four ranks of four inputs, or of four outputs.
+// up in workgroup memory, and share out the outputs of B.
 #import shared/step
+#import shared/ranks
 
 struct AdapterParams {
     inputs: u32,        // of A, a multiple of 4: what the sub-model keeps
@@ -30,21 +30,6 @@ const THREADS = 32u;
 const ROWS = 4u;
 var<workgroup> parts: array<vec4<f32>, 128>;    // (rows, threads): four ranks each
 var<workgroup> totals: array<vec4<f32>, 8>;     // (rows, halves of the ranks)
-
-fn bytes(word: u32) -> vec4<f32> {
-    let i = bitcast<i32>(word);
-    return vec4<f32>(vec4<i32>(i << 24u, i << 16u, i << 8u, i) >> vec4<u32>(24u));
-}
-
-// Four ranks of A times four features.
-fn four(w: vec4<u32>, v: vec4<f32>) -> vec4<f32> {
-    return vec4<f32>(dot(bytes(w.x), v), dot(bytes(w.y), v), dot(bytes(w.z), v), dot(bytes(w.w), v));
-}
-
-// Four outputs: four ranks of B times what A gave.
-fn mixed(w: vec4<u32>, t: vec4<f32>) -> vec4<f32> {
-    return bytes(w.x) * t.x + bytes(w.y) * t.y + bytes(w.z) * t.z + bytes(w.w) * t.w;
-}
 
 @compute @workgroup_size(32)
 fn adapter(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {

@@ -58,8 +58,9 @@ fn part_of(task: Task, j: u32) -> u32 {
 fn task_of(index: u32) -> Task {
     var t: Task;
     let kept = params.heads / params.heads_per_group;
-    t.split = index % step.splits;
-    t.group = (index / step.splits) % kept;
+    // Groups before parts: a chunk's groups lie side by side, and neighbours find each other's pages of memory at hand.
+    t.group = index % kept;
+    t.split = (index / kept) % step.splits;
     let block = index / (step.splits * kept);
     let queries = step.span * params.heads_per_group;
     let blocks = (queries + 3u) / 4u;

@@ -59,7 +59,9 @@ fn matmul(
     var a5 = vec4<f32>(0.0);
     var a6 = vec4<f32>(0.0);
     var a7 = vec4<f32>(0.0);
-    for (var piece = 0u; piece < params.panels * SUBS; piece++) {
+    // At its end, as in shared/matvec.
+    var piece = 0u;
+    loop {
         let f = fetch4(region(first + piece / SUBS, rb), rb, r, piece % SUBS);
         let s0 = f.a;
         let s1 = f.b;
@@ -225,6 +227,10 @@ fn matmul(
         olo += vec4<u32>(8u);
         ohi += vec4<u32>(8u);
         g += 8u;
+        continuing {
+            piece++;
+            break if piece >= params.panels * SUBS;
+        }
     }
 #ifdef SUBGROUPS
     // Lanes past the eighth hold the same again.

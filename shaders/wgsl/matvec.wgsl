@@ -1,34 +1,6 @@
 // One thread four output features side by side, one row of the batch: decode on adapters with few, wide cores, which no
-// barrier or shared memory helps. A subgroup of eight streams through whole regions, and the single words of four rows
-// come in one load: on llvmpipe a load goes lane by lane and costs more than the products. With subgroups, each lane of
-// eight loads one quad of x and hands it to the others. Codes are multiplied unscaled; scale and minimum follow once for
-// each 32 (or 16) elements.
-#import shared/matmul
-
-override THREADS: u32 = 32u;
-
-// Products of four rows' codes of elements 4 i to 4 i + 3, each row's still to be added up across.
-struct Sums { a: vec4<f32>, b: vec4<f32>, c: vec4<f32>, d: vec4<f32> }
-
-fn start(f: Four, i: u32, v: vec4<f32>) -> Sums {
-    return Sums(codes(f.a, i) * v, codes(f.b, i) * v, codes(f.c, i) * v, codes(f.d, i) * v);
-}
-
-fn more(s: Sums, f: Four, i: u32, v: vec4<f32>) -> Sums {
-    return Sums(s.a + codes(f.a, i) * v, s.b + codes(f.b, i) * v, s.c + codes(f.c, i) * v, s.d + codes(f.d, i) * v);
-}
-
-fn across(v: vec4<f32>) -> f32 { return (v.x + v.y) + (v.z + v.w); }
-
-// What elements from 4 i on add to the four rows, given their sums and the sum of their x.
-fn scaled(f: Four, i: u32, s: Sums, xs: f32) -> vec4<f32> {
-    let a = scale(f.a, i);
-    let b = scale(f.b, i);
-    let c = scale(f.c, i);
-    let d = scale(f.d, i);
-    return vec4<f32>(a.x, b.x, c.x, d.x) * vec4<f32>(across(s.a), across(s.b), across(s.c), across(s.d))
-        + vec4<f32>(a.y, b.y, c.y, d.y) * xs;
-}
+// barrier or shared memory helps.
+#import shared/matvec
 
 @compute @workgroup_size(THREADS)
 fn matvec(
@@ -39,69 +11,12 @@ fn matvec(
     @builtin(subgroup_size) subgroup: u32,
 #endif
 ) {
-    // Nobody leaves early: lanes past the end repeat the last four features and store nothing.
+    // Nobody leaves early: lanes past the end store nothing.
     let n = (group.x * THREADS + local) * 4u;
-    let m = min(n, (params.n - 1u) & ~3u);
-    let rb = params.row_block;
-    let first = (m / rb) * params.panels_stored;
-    let r = m % rb;
-    var o = (group.y * params.x_stride + params.x_offset) / 4u;
-    var g = 0u;
 #ifdef SUBGROUPS
-    o += lane & 7u;
-    g += lane & 7u;
-#endif
-    var acc = vec4<f32>(0.0);
-    var squares = 0.0;
-    for (var piece = 0u; piece < params.panels * SUBS; piece++) {
-        let f = fetch4(region(first + piece / SUBS, rb), rb, r, piece % SUBS);
-#ifdef SUBGROUPS
-        let u = x[o];
-        squares += dot(u, u);
-        let v = gained(u, g);
-        // Lanes past the eighth hold the same again.
-        let xs = subgroupAdd(across(v)) * (8.0 / f32(subgroup));
-        let v0 = subgroupBroadcast(v, 0u);
-        let v1 = subgroupBroadcast(v, 1u);
-        let v2 = subgroupBroadcast(v, 2u);
-        let v3 = subgroupBroadcast(v, 3u);
-        let v4 = subgroupBroadcast(v, 4u);
-        let v5 = subgroupBroadcast(v, 5u);
-        let v6 = subgroupBroadcast(v, 6u);
-        let v7 = subgroupBroadcast(v, 7u);
+    let sums = four_features(n, group.y, lane, subgroup);
 #else
-        let v0 = gained(x[o], g);
-        let v1 = gained(x[o + 1u], g + 1u);
-        let v2 = gained(x[o + 2u], g + 2u);
-        let v3 = gained(x[o + 3u], g + 3u);
-        let v4 = gained(x[o + 4u], g + 4u);
-        let v5 = gained(x[o + 5u], g + 5u);
-        let v6 = gained(x[o + 6u], g + 6u);
-        let v7 = gained(x[o + 7u], g + 7u);
-        let xs = across(((v0 + v1) + (v2 + v3)) + ((v4 + v5) + (v6 + v7)));
-        if (NORM == 1u) {
-            for (var i = 0u; i < 8u; i++) { squares += dot(x[o + i], x[o + i]); }
-        }
+    let sums = four_features(n, group.y);
 #endif
-        var s = start(f, 0u, v0);
-        s = more(s, f, 1u, v1);
-        s = more(s, f, 2u, v2);
-        s = more(s, f, 3u, v3);
-#ifdef W_Q6_K
-        acc += scaled(f, 0u, s, 0.0);
-        s = start(f, 4u, v4);
-#else
-        s = more(s, f, 4u, v4);
-#endif
-        s = more(s, f, 5u, v5);
-        s = more(s, f, 6u, v6);
-        s = more(s, f, 7u, v7);
-        acc += scaled(f, 4u, s, xs);
-        o += 8u;
-        g += 8u;
-    }
-#ifdef SUBGROUPS
-    squares = subgroupAdd(squares) * (8.0 / f32(subgroup));
-#endif
-    finish(group.y, n, acc * norm_factor(squares));
+    finish(group.y, n, sums);
 }

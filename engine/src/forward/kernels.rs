@@ -78,6 +78,16 @@ impl Kernels {
         self.tiled(&format!("{kernel}.{}", shape.format.name()), tile)
     }
 
+    /// The kernel that does what `variant` does for a matrix of so many features, and adds what an adapter beside it makes
+    /// of x.
+    pub fn adapted(&self, variant: &Variant, features: usize) -> Option<&'static Variant> {
+        if variant.kernel != "matvec" {
+            return None;
+        }
+        let tile = if features < 1024 { ".t24" } else { "" };
+        Some(self.tiled(&format!("matvec_adapted.{}", variant.format?.name()), tile))
+    }
+
     /// The variant with subgroups where there is one and the device runs it, else the plain one.
     pub fn best(&self, name: &str) -> &'static Variant {
         self.tiled(name, "")

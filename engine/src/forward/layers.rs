@@ -5,17 +5,17 @@ use concertina_elastic::{LayerUnits, SubModel};
 use concertina_formats::{Activation, ModelSpec, RopeStyle};
 use concertina_kv::Widths;
 use concertina_shaders::{
-    AdapterParams, AttnParams, EmbedParams, GatherParams, GluParams, NormParams, QuantParams, RopeParams, SampleParams,
+    AttnParams, EmbedParams, GatherParams, GluParams, NormParams, QuantParams, RopeParams, SampleParams,
 };
 
 use super::buffers::RECENT;
 use super::product::{Place, Product, Products, twice};
 use super::{Buffers, Kernels};
+use crate::Result;
 use crate::adapters::{AdapterWeights, LevelWeights};
 use crate::record::{Recording, Slice, Work};
 use crate::tune::Family;
 use crate::weights::{LayerWeights, Matrix, Weights};
-use crate::{Error, Result};
 
 struct Recorder<'a> {
     spec: &'a ModelSpec,
@@ -238,40 +238,14 @@ impl Recorder<'_> {
         post_norm: Option<Slice>,
     ) -> Result<()> {
         let b = self.buffers;
-        let x_stride = w.layout.cols;
         match post_norm {
-            None => {
-                self.product(Product { k, accumulate: true, ..Product::new(w, x, b.hidden) })?;
-                self.adapter(adapter, x, x_stride, b.hidden)
-            }
+            None => self.product(Product { k, adapter, accumulate: true, ..Product::new(w, x, b.hidden) }),
             Some(weight) => {
-                self.product(Product { k, ..Product::new(w, x, b.projected) })?;
-                self.adapter(adapter, x, x_stride, b.projected)?;
+                self.product(Product { k, adapter, ..Product::new(w, x, b.projected) })?;
                 self.norm(b.projected, weight, b.hidden, true, false);
                 Ok(())
             }
         }
-    }
-}
-
-impl Recorder<'_> {
-    /// y += Bᵀ(A x) + c.
-    fn adapter(&mut self, adapter: Option<AdapterWeights>, x: Slice, x_stride: usize, y: Slice) -> Result<()> {
-        let Some(adapter) = adapter else { return Ok(()) };
-        if adapter.outputs != self.spec.dim {
-            return Err(Error::Invalid(format!("an adapter of {} outputs, not {}", adapter.outputs, self.spec.dim)));
-        }
-        let params = AdapterParams {
-            inputs: adapter.inputs as u32,
-            outputs: adapter.outputs as u32,
-            x_stride: x_stride as u32,
-            y_stride: self.spec.dim as u32,
-            few: u32::from(self.family == Family::Narrow && self.kernels.narrow_rows() <= 2),
-            ..Default::default()
-        };
-        let args = [x, adapter.codes, adapter.scales, y];
-        self.recording.push(self.kernels.best("adapter"), &params, &args, [Work::Fixed(1), Work::Rows]);
-        Ok(())
     }
 }
 

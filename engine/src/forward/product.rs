@@ -1,9 +1,10 @@
 //! Matrix products as recordings have them.
 
 use concertina_formats::Activation;
-use concertina_shaders::MatmulParams;
+use concertina_shaders::{AdapterParams, MatmulParams};
 
 use super::Kernels;
+use crate::adapters::AdapterWeights;
 use crate::record::{Recording, Slice, Work};
 use crate::tune::{Family, Shape};
 use crate::weights::{Cut, Matrix};
@@ -30,6 +31,8 @@ pub struct Product<'a> {
     pub norm: Option<Slice>,
     /// The gated MLP on the way out.
     pub glu: Option<Activation>,
+    /// What stands beside W: it adds to y what it makes of x.
+    pub adapter: Option<AdapterWeights>,
     pub accumulate: bool,
     pub out_rows: bool,
 }
@@ -49,7 +52,8 @@ impl<'a> Product<'a> {
     pub fn new(w: &'a Matrix, x: Slice, y: Slice) -> Self {
         let to = Place { offset: 0, stride: w.layout.rows, run: 0, step: 0 };
         let (n, k) = (w.layout.rows, w.layout.cols);
-        Self { w, x, y, bias: None, n, k, to, norm: None, glu: None, accumulate: false, out_rows: false }
+        let (bias, norm, glu, adapter) = (None, None, None, None);
+        Self { w, x, y, bias, n, k, to, norm, glu, adapter, accumulate: false, out_rows: false }
     }
 }
 
@@ -72,12 +76,21 @@ pub struct Products<'a> {
 }
 
 impl Products<'_> {
-    /// y = x Wᵀ, part by part.
+    /// y = x Wᵀ, part by part, and what an adapter adds: in the same dispatch where its kernel can, else in one more.
     pub fn record(&self, recording: &mut Recording, p: Product<'_>) -> Result<()> {
         let layout = &p.w.layout;
         let shape = Shape { format: layout.format, n: p.n, k: p.k, cut: p.w.cut };
-        let variant = self.kernels.matrix(shape, self.family);
+        let mut variant = self.kernels.matrix(shape, self.family);
         let cols = layout.format.panel_cols();
+        if let Some(adapter) = p.adapter.filter(|a| a.outputs != p.n || a.inputs != p.k) {
+            let AdapterWeights { inputs, outputs, .. } = adapter;
+            return Err(Error::Invalid(format!("an adapter of {inputs} to {outputs} beside {} to {}", p.k, p.n)));
+        }
+        let whole = p.adapter.filter(|_| p.w.parts.len() == 1);
+        let inside = whole.and_then(|adapter| Some((adapter, self.kernels.adapted(variant, p.n)?)));
+        if let Some((_, adapted)) = inside {
+            variant = adapted;
+        }
         if !p.k.is_multiple_of(cols) {
             return Err(Error::Invalid(format!("{} input features do not fill panels of {cols}", p.k)));
         }
@@ -115,9 +128,27 @@ impl Products<'_> {
             };
             let [w, ws] = twice(part.slice);
             let rows = if p.out_rows { Work::OutRows } else { Work::Rows };
-            let args = [p.x, w, ws, p.bias.unwrap_or(self.none), p.norm.unwrap_or(self.none), p.y];
+            let mut args = vec![p.x, w, ws, p.bias.unwrap_or(self.none), p.norm.unwrap_or(self.none), p.y];
+            args.extend(inside.iter().flat_map(|(adapter, _)| [adapter.codes, adapter.scales]));
             recording.push(variant, &params, &args, [Work::Fixed(n as u32), rows]);
         }
+        if let Some(adapter) = p.adapter.filter(|_| inside.is_none()) {
+            self.adapter(recording, &p, adapter);
+        }
         Ok(())
+    }
+
+    /// y += Bᵀ(A x) + c.
+    fn adapter(&self, recording: &mut Recording, p: &Product<'_>, adapter: AdapterWeights) {
+        let params = AdapterParams {
+            inputs: adapter.inputs as u32,
+            outputs: adapter.outputs as u32,
+            x_stride: p.w.layout.cols as u32,
+            y_stride: p.to.stride as u32,
+            few: u32::from(self.family == Family::Narrow && self.kernels.narrow_rows() <= 2),
+            ..Default::default()
+        };
+        let args = [p.x, adapter.codes, adapter.scales, p.y];
+        recording.push(self.kernels.best("adapter"), &params, &args, [Work::Fixed(1), Work::Rows]);
     }
 }

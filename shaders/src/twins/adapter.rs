@@ -1,7 +1,7 @@
-//! Twin of the recovery adapter.
+//! Twins of the recovery adapter.
 
-use super::Words;
-use crate::{AdapterParams, Step};
+use super::{Words, matmul};
+use crate::{AdapterParams, MatmulParams, Step, WeightFormat};
 
 /// Ranks that a word of A and B has room for; fewer are padded with zeros.
 const RANKS: usize = 8;
@@ -22,4 +22,25 @@ pub fn adapter(step: &Step, p: &AdapterParams, x: Words<'_>, codes: Words<'_>, s
             y.set_f(y0 + o, y.f(y0 + o) + mixed + code(c + o) * scales.f(RANKS));
         }
     }
+}
+
+/// The product of a whole matrix, and then its adapter: what `matvec_adapted` does at once.
+#[allow(clippy::too_many_arguments)] // a kernel's bindings
+pub fn matvec_adapted(
+    format: WeightFormat,
+    step: &Step,
+    p: &MatmulParams,
+    x: Words<'_>,
+    w: Words<'_>,
+    bias: Words<'_>,
+    gain: Words<'_>,
+    y: Words<'_>,
+    codes: Words<'_>,
+    scales: Words<'_>,
+) {
+    matmul(format, step, p, x, w, bias, gain, y);
+    let inputs = p.panels * format.panel_cols() as u32;
+    let (x_stride, y_stride) = (p.x_stride, p.y_stride);
+    let beside = AdapterParams { inputs, outputs: p.n, x_stride, y_stride, ..AdapterParams::default() };
+    adapter(step, &beside, x, codes, scales, y);
 }

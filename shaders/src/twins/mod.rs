@@ -15,7 +15,7 @@ use std::cell::Cell;
 
 use crate::{Step, Variant};
 
-pub use adapter::adapter;
+pub use adapter::{adapter, matvec_adapted};
 pub use attention::{attn_merge, attn_share, attn_split, kv_quant, rope_kv};
 pub use decode::decode_block;
 pub use encoder::{attn_dense, gelu_erf, layer_norm};
@@ -96,6 +96,7 @@ pub fn run(call: &Call<'_>) {
         "matmul" | "matvec" | "matvec_wide" | "matmul_tile" | "matmul_i8" | "matvec_i8" | "matmul_coop" => {
             matmul(format(), s, params!(), a[0], a[1], a[3], a[4], a[5])
         }
+        "matvec_adapted" => matvec_adapted(format(), s, params!(), a[0], a[1], a[3], a[4], a[5], a[6], a[7]),
         "glu" => glu(s, params!(), a[0], a[1]),
         "adapter" => adapter(s, params!(), a[0], a[1], a[2], a[3]),
         "layer_norm" => layer_norm(s, params!(), a[0], a[1], a[2]),

@@ -18,6 +18,7 @@ var<private> offsets: vec4<f32>;                // of this lane's tokens
 var<private> shrink: vec4<f32>;
 var<private> p0: vec4<f32>;
 var<private> p1: vec4<f32>;
+var<private> touched: u32;                      // words that nobody needs
 
 fn take0(c: vec4<f32>, d: vec4<f32>, e: vec4<f32>, f: vec4<f32>) {
     let l0 = subgroupBroadcast(ql[0u], 0u);
@@ -459,6 +460,14 @@ fn next_of(c: u32, task: Task) -> u32 {
     return n;
 }
 
+// The first 512 bytes of a chunk's keys and values, a cache line a lane, so that they are on their way while the chunk before
+// it is summed: what came late of every plane had cost a tenth of all.
+fn touch(entry: u32, lane: u32, group: u32) {
+    let keys = plane_at(entry, 0u, group, params.groups, params.head_dim) + 4u * lane;
+    let vals = plane_at(entry, 1u, group, params.groups, params.head_dim) + 4u * lane;
+    touched ^= pages[keys].x ^ pages[vals].x;
+}
+
 // What has been summed shrinks to the new maximum.
 fn shrink_sums() {
     al[0u] *= shrink.x;
@@ -482,11 +491,11 @@ fn features_sum() -> vec4<f32> {
 }
 
 // From scores to weights: the running maximum, and what each lane's tokens weigh.
-fn soften(c: u32, lane: u32, task: Task) {
+fn soften(c: u32, lane: u32, task: Task, there: bool) {
     let t0 = vec4<u32>(c * CHUNK + lane);
     let t1 = t0 + vec4<u32>(8u);
-    let ok0 = (t0 >= task.seen) & (t0 <= task.pos);
-    let ok1 = (t1 >= task.seen) & (t1 <= task.pos);
+    let ok0 = (t0 >= task.seen) & (t0 <= task.pos) & vec4<bool>(there);
+    let ok1 = (t1 >= task.seen) & (t1 <= task.pos) & vec4<bool>(there);
     s0 = select(vec4<f32>(NONE), s0, ok0);
     s1 = select(vec4<f32>(NONE), s1, ok1);
     let next = max(m, across_max(max(s0, s1)));
@@ -499,7 +508,7 @@ fn soften(c: u32, lane: u32, task: Task) {
     if (step.density == 1u) {
         let sum = across_sum(p0 + p1);
         let j = lane & 3u;
-        let sight = c * CHUNK <= task.pos[j] && c * CHUNK + CHUNK > task.seen[j];
+        let sight = there && c * CHUNK <= task.pos[j] && c * CHUNK + CHUNK > task.seen[j];
         if (lane < 4u && task.real[j] && sight) {
             chunk_ml[(task.row[j] * params.heads + task.head[j]) * step.batch_chunks + c] = weight_of(m[j], sum[j]);
         }
@@ -508,7 +517,7 @@ fn soften(c: u32, lane: u32, task: Task) {
 
 #ifdef QUANTISED
 // Scores and weights where elements are whole numbers with a scale and an offset.
-fn soften_quantised(c: u32, lane: u32, task: Task, keys: u32, vals: u32) {
+fn soften_quantised(c: u32, lane: u32, task: Task, there: bool, keys: u32, vals: u32) {
     let data = data_pieces(WIDTH, params.head_dim);
     let k0 = unpack2x16float(pages[keys + data + lane / 4u][lane & 3u]);
     let k1 = unpack2x16float(pages[keys + data + 2u + lane / 4u][lane & 3u]);
@@ -525,7 +534,7 @@ fn soften_quantised(c: u32, lane: u32, task: Task, keys: u32, vals: u32) {
         s0 += mid;
         s1 += mid;
     }
-    soften(c, lane, task);
+    soften(c, lane, task, there);
     let v0 = unpack2x16float(pages[vals + data + lane / 4u][lane & 3u]);
     let v1 = unpack2x16float(pages[vals + data + 2u + lane / 4u][lane & 3u]);
     offsets = offsets * shrink + p0 * v0.y + p1 * v1.y;
@@ -614,22 +623,31 @@ fn attn_split(@builtin(workgroup_id) wg: vec3<u32>, @builtin(subgroup_invocation
     m = vec4<f32>(NONE);
     let most = max(max(task.pos.x, task.pos.y), max(task.pos.z, task.pos.w));
 
-    for (var c = next_of(task.begin, task); c < task.end; c = next_of(c + 1u, task)) {
+    // llvmpipe runs the body of a loop once more after its condition has failed, so this one asks at its end. A part without
+    // chunks has one turn too: no token is in sight, its sum stays zero, and so nothing of it is stored.
+    var c = next_of(task.begin, task);
+    loop {
+        let there = c < task.end;
         let entry = tables[task.table + c];
         let keys = plane_at(entry, 0u, task.group, params.groups, params.head_dim);
         let vals = plane_at(entry, 1u, task.group, params.groups, params.head_dim);
         let last = most - c * CHUNK;
+        touch(tables[task.table + min(c + 1u, task.end - 1u)], lane, task.group);
         s0 = vec4<f32>(0.0);
         s1 = vec4<f32>(0.0);
         scores(keys, lane);
 #ifdef QUANTISED
-        soften_quantised(c, lane, task, keys, vals);
+        soften_quantised(c, lane, task, there, keys, vals);
 #else
-        soften(c, lane, task);
+        soften(c, lane, task, there);
 #endif
-        for (var half = 0u; half < 2u; half++) {
-            p = select(p0, p1, half == 1u);
-            values(vals, lane, 8u * half, last);
+        p = p0;
+        values(vals, lane, 0u, last);
+        p = p1;
+        values(vals, lane, 8u, last);
+        continuing {
+            c = next_of(c + 1u, task);
+            break if c >= task.end;
         }
     }
     let l_all = across_sum(l);
@@ -639,5 +657,7 @@ fn attn_split(@builtin(workgroup_id) wg: vec3<u32>, @builtin(subgroup_invocation
     let j = lane & 3u;
     let ml = vec2<f32>(m[j], l_all[j]);
     if (lane < 4u && task.real[j] && !alone()) { split_ml[part_of(task, j)] = ml; }
+    // The same again, if ever: what is touched must seem to matter.
+    if (touched == 0x9e3779b9u && lane < 4u && task.real[j] && !alone()) { split_ml[part_of(task, j)] = ml; }
     if (lane < 4u && task.real[j] && alone()) { row_ml[task.row[j] * params.heads + task.head[j]] = ml; }
 }

@@ -86,8 +86,8 @@ pub const MUTANTS: &[Mutant] = &[
     slip(
         "matvec.q4_0",
         "panels past the prefix",
-        "piece < params.panels * SUBS",
-        "piece < params.panels_stored * SUBS",
+        "piece >= params.panels * SUBS",
+        "piece >= params.panels_stored * SUBS",
     ),
     slip("matvec.f32", "rows of W past the prefix", "n + 1u < params.n", "n + 1u <= params.n"),
     slip("matvec.q8_0", "x from its beginning", "+ params.x_offset", ""),
@@ -101,7 +101,7 @@ pub const MUTANTS: &[Mutant] = &[
         "vec4<u32>(row) + vec4<u32>(0u, 1u, 2u, 3u)",
         "vec4<u32>(row) + vec4<u32>(0u, 1u, 2u, 2u)",
     ),
-    slip("matmul.q4_k", "a sub-block short", "piece < params.panels * SUBS", "piece + 1u < params.panels * SUBS"),
+    slip("matmul.q4_k", "a sub-block short", "piece >= params.panels * SUBS", "piece + 1u >= params.panels * SUBS"),
     slip("matmul.f32", "row blocks of the kept panels", "(m / rb) * params.panels_stored", "(m / rb) * params.panels"),
     slip(
         "matmul.f16.subgroups",
@@ -128,8 +128,8 @@ pub const MUTANTS: &[Mutant] = &[
     slip(
         "matvec.q4_0.subgroups",
         "x before its gain summed",
-        "let xs = subgroupAdd(across(v))",
-        "let xs = subgroupAdd(across(u))",
+        "let xs = across(((v0 ",
+        "let xs = across(((subgroupBroadcast(u, 0u) ",
     ),
     slip(
         "matmul.q5_0.subgroups",
@@ -228,6 +228,23 @@ pub const MUTANTS: &[Mutant] = &[
     slip("adapter", "scales of the lower ranks for all", "* scales[ranks]", "* scales[0]"),
     slip("adapter", "a row past the end", "row + 3u <= last", "row + 2u <= last"),
     slip("adapter", "inputs past the prefix", "i < INPUTS / 4u", "i <= INPUTS / 4u"),
+    slip("matvec_adapted.q4_1.subgroups", "inputs of one subgroup", "i += THREADS) {", "i += 2u * THREADS) {"),
+    slip(
+        "matvec_adapted.q8_0.subgroups.t24",
+        "the first subgroup's sum alone",
+        "low += parts[2u * i];",
+        "low += parts[0u * i];",
+    ),
+    slip("matvec_adapted.q4_0", "no sum over the threads", "i < THREADS / summed; i++", "i < 1u; i++"),
+    slip("matvec_adapted.q4_k", "B behind the stored inputs", "2u * (quads + o)", "2u * (params.x_stride / 4u + o)"),
+    slip("matvec_adapted.f16.t24", "scales of the lower ranks for all", "high * sizes[1]", "high * sizes[0]"),
+    slip("matvec_adapted.q6_k.subgroups.t24", "constants of the first sixteen", "[c][o & 3u]", "[c - o / 4u][o & 3u]"),
+    slip(
+        "matvec_adapted.q8_0",
+        "the first row's x for all",
+        "let begin = group.y * params.x_stride / 4u;",
+        "let begin = 0u;",
+    ),
     // Rotary embedding and pages.
     slip("rope_kv", "a sign swapped", "select(1.0, -1.0, low)", "select(-1.0, 1.0, low)"),
     slip("rope_kv", "a key not embedded", "if (kind == 2u) { return e; }", "if (kind >= 1u) { return e; }"),
@@ -263,6 +280,7 @@ pub const MUTANTS: &[Mutant] = &[
     slip("attn_split", "offsets of keys forgotten", "+ sum * meta_k.y", ""),
     slip("attn_split", "values past the last one", "min(i, most - min(most, c * CHUNK))", "i"),
     slip("attn_split.subgroups.kv16", "no causal mask", "& (t1 <= task.pos)", ""),
+    slip("attn_split.subgroups.kv16", "a turn without a chunk", "& vec4<bool>(there)", ""),
     slip("attn_split.subgroups.kv32", "keys for values", "plane_at(entry, 1u", "plane_at(entry, 0u"),
     slip("attn_split.subgroups.kv4", "a nibble swapped", "nibbles4(u1.z >> 16u)", "nibbles4(u1.z >> 12u)"),
     slip("attn_split.subgroups.kv2", "offsets that are not rescaled", "offsets * shrink", "offsets"),

@@ -30,6 +30,7 @@ pub fn cases(variant: &'static Variant, seed: u64) -> Vec<Case> {
         ("rms_norm", _) => pointwise::rms_norm(variant, rng),
         ("glu", _) => pointwise::glu(variant, rng),
         ("adapter", _) => adapter::cases(variant, rng),
+        ("matvec_adapted", _) => adapter::inside(variant, rng),
         ("layer_norm", _) => encoder::layer_norm(variant, rng),
         ("gelu_erf", _) => encoder::gelu_erf(variant, rng),
         ("attn_dense", _) => encoder::attn_dense(variant, rng),

@@ -1,6 +1,5 @@
 //! Dispatches of a pass, gathered by kernel and shape.
 
-use concertina::shaders::Role;
 use concertina::tune::{Family, Shape, Table};
 use concertina::{Ceilings, Dispatch};
 use serde_json::{Value, json};
@@ -93,7 +92,7 @@ impl Pass {
         };
         let (bytes, flops) = (mean(|d| d.bytes), mean(|d| d.flops));
         let least = bytes.zip(flops).map(|(b, f)| (b / ceilings.gb_s(), f / ceilings.f32_gflop_s));
-        let is_matrix = d.variant.role == Role::Matrix;
+        let is_matrix = d.matrix.is_some();
         Row {
             kernel: d.variant.name,
             shape: d.shape.clone(),
