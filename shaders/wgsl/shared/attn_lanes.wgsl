@@ -623,7 +623,7 @@ fn attn_split(@builtin(workgroup_id) wg: vec3<u32>, @builtin(subgroup_invocation
     m = vec4<f32>(NONE);
     let most = max(max(task.pos.x, task.pos.y), max(task.pos.z, task.pos.w));
 
-    // llvmpipe runs the body of a loop once more after its condition has failed, so this one asks at its end. A part without
+    // llvmpipe seems to run the body of a loop once more after its condition has failed, so this one asks at its end. A part without
     // chunks has one turn too: no token is in sight, its sum stays zero, and so nothing of it is stored.
     var c = next_of(task.begin, task);
     loop {

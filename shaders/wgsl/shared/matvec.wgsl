@@ -50,7 +50,7 @@ fn four_features(
 #endif
     var acc = vec4<f32>(0.0);
     var squares = 0.0;
-    // llvmpipe runs the body of a loop once more after its condition has failed, so this one, of a turn at least, asks at its
+    // llvmpipe seems to run the body of a loop once more after its condition has failed, so this one, of a turn at least, asks at its
     // end.
     var piece = 0u;
     loop {
