@@ -109,7 +109,7 @@ impl TuneHost for Shelf {
         self.texts.lock().expect("no panic").insert(key.into(), text.into());
     }
 
-    fn progress(&self, _done: usize, _total: usize) {
+    fn progress(&self, _what: &str, _done: usize, _total: usize) {
         *self.heard.lock().expect("no panic") += 1;
     }
 }

@@ -57,7 +57,12 @@ impl Planner {
             // What is measured anew is as new as it was at first, but for the encoder.
             old => {
                 let encoder = old.map(|old| old.encoder).unwrap_or_default();
-                Profile { encoder, ..engine.measure_latency().await? }
+                let progress = |done, total| {
+                    if let Some(host) = &host {
+                        host.progress("latency", done, total);
+                    }
+                };
+                Profile { encoder, ..engine.measure_latency(&progress).await? }
             }
         };
         let planner = Self { profile, key, host, hints: Hints::prior(), trust_heads: false };
@@ -164,11 +169,12 @@ struct Round {
 }
 
 impl Engine {
-    /// Measure prefill and decode at the levels of the table (at fifths without one).
+    /// Measure prefill and decode at the levels of the table (at fifths without one). `progress` is told the steps that are
+    /// done, and how many there are.
     ///
     /// # Errors
     /// If the device fails or no context is free.
-    pub async fn measure_latency(&mut self) -> Result<Profile> {
+    pub async fn measure_latency(&mut self, progress: &dyn Fn(usize, usize)) -> Result<Profile> {
         let table = if self.levels().is_empty() { LEVELS.to_vec() } else { self.levels().to_vec() };
         let nearest = |level: &u32| table.iter().copied().min_by_key(|of_table| of_table.abs_diff(*level));
         let mut levels: Vec<u32> = LEVELS.iter().filter_map(nearest).collect();
@@ -185,7 +191,14 @@ impl Engine {
         let rows = lengths(&ROWS, most.min(rows_at_once));
         let contexts = lengths(&CONTEXTS, most);
         let far = contexts[contexts.len() - 1].min(most.saturating_sub(ROWS_BEHIND));
+        let steps = levels.len() + ROUNDS * (rows.len() + 1 + contexts.len());
+        let mut done = 0;
+        let mut step = |n: usize| {
+            done += n;
+            progress(done.min(steps), steps);
+        };
         for level in &levels {
+            step(1);
             self.ready_for(*level, rows_at_once + rows[0] + 1, 0, Widths::default(), false).await?;
         }
         let mut found: Vec<Vec<Round>> = vec![Vec::new(); levels.len()];
@@ -194,15 +207,18 @@ impl Engine {
             found.iter_mut().for_each(|found| found.push(Round::default()));
             // All levels at a length, then the next length: what is compared was measured within a second or two.
             for rows in &rows {
+                step(1);
                 for (level, found) in levels.iter().zip(&mut found) {
                     let taken = self.time_piece(*rows, 0, *level).await?;
                     found[round].pieces.push(taken);
                 }
             }
+            step(1);
             for (level, found) in levels.iter().zip(&mut found).filter(|_| far > 0) {
                 found[round].behind = self.time_piece(ROWS_BEHIND.min(rows_at_once), far, *level).await?;
             }
             for context in &contexts {
+                step(1);
                 for (level, found) in levels.iter().zip(&mut found) {
                     let taken = self.time_token(*context, *level).await?;
                     found[round].tokens.push(taken);
@@ -218,6 +234,7 @@ impl Engine {
                 break;
             }
         }
+        step(steps);
         let together = if self.is_software() { ROWS_TOGETHER.0 } else { ROWS_TOGETHER.1 };
         let costs = levels.iter().zip(&found).map(|(level, found)| {
             let middle = |of: &dyn Fn(&Round) -> f64| median(found.iter().map(of).collect());

@@ -127,7 +127,7 @@ pub(crate) async fn tuned(backend: &mut Backend, model: &Model, options: &Option
     }
     let mut progress = |done, total| {
         if let Some(host) = host {
-            host.progress(done, total);
+            host.progress("kernels", done, total);
         }
     };
     let mut tuner = Tuner::new(options.exact, budget);

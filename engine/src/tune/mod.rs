@@ -43,9 +43,9 @@ pub trait TuneHost: std::fmt::Debug + Send + Sync {
     /// Keep `text` under `key`. A failure is not worth an error: the next start measures again.
     fn store(&self, key: &str, text: &str);
 
-    /// Told after each of `total` roles, and at the end with `done == total`.
-    fn progress(&self, done: usize, total: usize) {
-        let _ = (done, total);
+    /// Told after each of `total` steps of measuring `what` ("kernels", "latency"), and at the end with `done == total`.
+    fn progress(&self, what: &str, done: usize, total: usize) {
+        let _ = (what, done, total);
     }
 }
 

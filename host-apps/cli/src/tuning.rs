@@ -32,13 +32,13 @@ impl TuneHost for Host {
         self.files.store(key, text);
     }
 
-    fn progress(&self, done: usize, total: usize) {
+    fn progress(&self, what: &str, done: usize, total: usize) {
         if !std::io::stderr().is_terminal() {
             return;
         }
         let mut shown = self.bar.lock().unwrap_or_else(PoisonError::into_inner);
-        let template = "first use here: measuring kernels {bar:30} {pos}/{len}";
-        shown.get_or_insert_with(|| bar(total as u64, template)).set_position(done as u64);
+        let template = format!("first use here: measuring {what} {{bar:30}} {{pos}}/{{len}}");
+        shown.get_or_insert_with(|| bar(total as u64, &template)).set_position(done as u64);
         if done >= total
             && let Some(bar) = shown.take()
         {

@@ -70,6 +70,7 @@ mod native {
 
     use super::{Cipher, Key, TAG};
 
+    /// Unlike our own keys, ring's are not wiped when they are dropped.
     pub struct Ready(LessSafeKey);
 
     impl Ready {
