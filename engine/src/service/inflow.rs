@@ -34,7 +34,8 @@ impl Pool {
 
     fn give(&self, buffer: Vec<u8>) {
         let mut buffers = self.buffers();
-        if (buffers.len() + 1) * buffer.len() <= KEPT_BYTES {
+        let held: usize = buffers.iter().map(Vec::capacity).sum();
+        if held + buffer.capacity() <= KEPT_BYTES {
             buffers.push(buffer);
         }
     }
