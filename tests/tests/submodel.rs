@@ -95,13 +95,29 @@ fn odd_counts_that_differ_from_layer_to_layer() {
 }
 
 #[test]
+fn halves_of_layers_are_left_out() {
+    for arch in SMALL_ARCHS {
+        let bytes = tiny(arch).gguf();
+        let mut engine = load(bytes.clone(), options(None));
+        let cuts = [(0, 96), (3, 0), (0, 0), (5, 320)];
+        let layers = engine.shapes().len();
+        let of = |layers: usize| (0..layers).map(|i| LayerUnits { groups: cuts[i % 4].0, neurons: cuts[i % 4].1 });
+        let sub = SubModel { level: 37, layers: of(layers).collect() };
+        engine.set_sub_model(sub.clone()).expect("it fits");
+        let dispatches = |engine: &mut Engine, level| cost(engine, &[1, 2, 3], level).dispatches;
+        let (whole, part) = (dispatches(&mut engine, 100), dispatches(&mut engine, 37));
+        assert!(part < whole, "{arch}: {part} dispatches, {whole} with all layers");
+        let (worst, _) = check(&mut engine, &bytes, arch, &sub);
+        note(format!("{arch} with halves of {layers} layers left out: {part} of {whole} dispatches, {worst}"));
+    }
+}
+
+#[test]
 fn cuts_that_do_not_fit_are_refused() {
     let mut engine = load(tiny("llama").gguf(), options(None));
     let layers = engine.shapes().len();
     let of = |groups, neurons, layers| SubModel { level: 50, layers: vec![LayerUnits { groups, neurons }; layers] };
-    for sub in
-        [of(0, 32, layers), of(6, 32, layers), of(1, 0, layers), of(1, 33, layers), of(1, 352, layers), of(1, 32, 1)]
-    {
+    for sub in [of(6, 32, layers), of(1, 33, layers), of(1, 352, layers), of(0, 33, layers), of(1, 32, 1)] {
         let error = engine.set_sub_model(sub.clone()).expect_err("it does not fit");
         assert!(matches!(error, concertina::Error::Invalid(_)), "{sub:?}: {error}");
     }

@@ -78,7 +78,7 @@ impl Package {
         if sub.layers.len() != self.shape.layers {
             return Err(malformed(field(), format!("{} layers, not {}", sub.layers.len(), self.shape.layers)));
         }
-        let fits = |n: usize, all: usize, step: usize| n == all || (n > 0 && n < all && n.is_multiple_of(step));
+        let fits = |n: usize, all: usize, step: usize| n == all || (n < all && n.is_multiple_of(step));
         let shape = self.shape.layer();
         for (l, units) in sub.layers.iter().enumerate() {
             let whole = *units == LayerUnits { groups: shape.groups, neurons: shape.neurons };
@@ -112,7 +112,7 @@ impl Package {
                 [adapter.a.len(), adapter.b.len(), adapter.c.len(), adapter.a_scales.len(), adapter.b_scales.len()];
             let expected = [rank * inputs, rank * self.shape.dim, self.shape.dim, rank, rank];
             let sizes = (adapter.rank, adapter.inputs, adapter.outputs);
-            if lengths != expected || sizes != (rank, inputs, self.shape.dim) {
+            if inputs == 0 || lengths != expected || sizes != (rank, inputs, self.shape.dim) {
                 return Err(malformed(field(), format!("{site:?} of layer {layer}: {sizes:?}, {lengths:?}")));
             }
             let scales = adapter.a_scales.iter().chain(&adapter.b_scales).chain([&adapter.c_scale]);

@@ -2,16 +2,19 @@
 //!
 //! A level's percent is the share of the weights of all layers but the anchors that it keeps. Which layers give them up,
 //! and whether as groups or as neurons, is searched for. Candidates are even cuts, cuts that keep what is worth most a
-//! weight by the units' scores (over all layers, or with each layer's scores normed to some degree), and the next higher
-//! level's table cut down. From the best, weights move between layers and between attention and the MLP as long as the
+//! weight by the units' scores (over all layers, or with each layer's scores normed to some degree), the next higher
+//! level's table cut down, and tables that leave out halves of layers ([`crate::halves`]) for all or a part of what must go. From the best, weights move between layers and between attention and the MLP as long as the
 //! divergence from the whole model falls (in the manner of EvoPress, arXiv 2410.14649). It is measured on a thousand
 //! tokens of training text against the whole model's own predictions, which differs far less from text to text than a
 //! perplexity does.
+
+use std::collections::VecDeque;
 
 use anyhow::{Context, Result};
 use candle_core::Tensor;
 use concertina_elastic::{LayerScores, LayerShape, LayerUnits, SubModel};
 
+use crate::halves::{self, Half, LeftOut};
 use crate::net::{Net, Pass, Site};
 use crate::ops::head::{Mix, losses};
 use crate::random::Random;
@@ -64,6 +67,11 @@ pub struct Search<'a> {
 const NORMING: [f64; 3] = [0.0, 0.5, 1.0];
 /// What a group's score is worth against neurons'.
 const GROUP_WORTH: [f64; 2] = [1.0, 2.0];
+/// Shares of the halves that could go for a level which are left out; units of the others give up the rest.
+const LEFT_OUT: [f64; 4] = [1.0, 0.75, 0.5, 0.25];
+
+/// Tables whose residual streams are kept while halves are left out.
+const KNOWN: usize = 3;
 
 /// A candidate with what it was measured by.
 #[derive(Clone)]
@@ -90,7 +98,37 @@ impl<'a> Search<'a> {
         Self { net, lessons, cut, weights: UnitWeights::of(net), scores, random: Random::new(seed) }
     }
 
-    /// Find what `level` keeps, in `steps` measurements. `start` is a guess, such as the next higher level's table.
+    /// Halves of layers in the order in which they are best left out, down to `level`. `progress` hears of weights left in
+    /// percent, and of the divergence.
+    ///
+    /// # Errors
+    /// Where candle refuses.
+    pub fn halves(&self, level: u32, progress: &mut dyn FnMut(usize, f64)) -> Result<Vec<LeftOut>> {
+        let (all, full) = (self.all(), self.net.full());
+        let (_, residuals) = self.measure(&full, None, f64::INFINITY)?;
+        // The last few tables: layers before the first that differs from one of them need not be run again.
+        let mut known = VecDeque::from([(full, residuals)]);
+        let mut measure = |units: &[LayerUnits]| {
+            let shared = |of: &[LayerUnits]| (0..units.len()).find(|&l| units[l] != of[l]).unwrap_or(0);
+            let nearest = known.iter().map(|(of, residuals)| (shared(of), residuals)).max_by_key(|(first, _)| *first);
+            let (loss, seen) = self.measure(units, nearest, f64::INFINITY)?;
+            known.push_back((units.to_vec(), seen));
+            if known.len() > KNOWN {
+                known.pop_front();
+            }
+            Ok(loss)
+        };
+        let mut progress = |left: usize, loss: f64| progress(left * 100 / all, loss);
+        halves::order(self.net, &self.cut, all * level as usize / 100, &mut measure, &mut progress)
+    }
+
+    /// Weights of the layers that are cut.
+    fn all(&self) -> usize {
+        self.kept(&self.net.full())
+    }
+
+    /// Find what `level` keeps, in `steps` measurements. `start` is a guess, such as the next higher level's table;
+    /// `halves` are what [`Search::halves`] found.
     ///
     /// # Errors
     /// Where candle refuses.
@@ -98,23 +136,24 @@ impl<'a> Search<'a> {
         &mut self,
         level: u32,
         start: Option<&SubModel>,
+        halves: &[LeftOut],
         steps: usize,
         progress: &mut dyn FnMut(usize, usize, f64),
     ) -> Result<SubModel> {
         if level == 100 || self.cut.is_empty() {
             return Ok(SubModel { level, layers: self.net.full() });
         }
-        let all: usize = self.cut.iter().map(|&l| self.weights.layer(self.net.full()[l])).sum();
-        let budget = all * level as usize / 100;
+        let budget = self.all() * level as usize / 100;
         let mut starts: Vec<Vec<LayerUnits>> = Vec::new();
         let most = self.cut.iter().map(|&l| self.net.shapes[l].groups).max().unwrap_or(1);
         starts.extend((1..=most).filter_map(|groups| self.even(groups, budget)));
         for norming in NORMING {
-            starts.extend(GROUP_WORTH.iter().filter_map(|worth| self.by_scores(norming, *worth, budget)));
+            starts.extend(GROUP_WORTH.iter().filter_map(|worth| self.by_scores(norming, *worth, budget, &[])));
         }
         if let Some(start) = start {
             starts.push(self.fitted(start.layers.clone(), budget));
         }
+        starts.extend(self.with_halves_left_out(halves, budget));
         starts.dedup();
         let mut best: Option<Candidate> = None;
         let mut residuals = Vec::new();
@@ -151,13 +190,35 @@ impl<'a> Search<'a> {
         (self.kept(&units) <= budget).then(|| self.filled(units, budget))
     }
 
-    /// What is worth most a weight, until the budget is used.
-    fn by_scores(&self, norming: f64, group_worth: f64, budget: usize) -> Option<Vec<LayerUnits>> {
+    /// Tables without some of the halves, the rest of the cut spread evenly or by scores.
+    fn with_halves_left_out(&self, halves: &[LeftOut], budget: usize) -> Vec<Vec<LayerUnits>> {
+        let without = |count: usize| {
+            let mut units = self.net.full();
+            halves[..count].iter().for_each(|out| out.half.take_from(&mut units[out.layer]));
+            units
+        };
+        let most = (0..=halves.len()).rev().find(|&n| self.kept(&without(n)) >= budget).unwrap_or(0);
+        let mut counts: Vec<usize> = LEFT_OUT.iter().map(|share| (most as f64 * share).round() as usize).collect();
+        // One more may fit better than a part of it: what it frees too much goes to the others.
+        counts.extend((most < halves.len()).then_some(most + 1));
+        counts.retain(|count| *count > 0);
+        counts.dedup();
+        let tables = counts.into_iter().flat_map(|count| {
+            let even = self.fitted(without(count), budget);
+            [Some(even), self.by_scores(0.5, 1.0, budget, &halves[..count])]
+        });
+        tables.flatten().collect()
+    }
+
+    /// What is worth most a weight, until the budget is used; nothing of the halves that are left out.
+    fn by_scores(&self, norming: f64, group_worth: f64, budget: usize, out: &[LeftOut]) -> Option<Vec<LayerUnits>> {
+        let is_out = |layer: usize, half: Half| out.iter().any(|out| (out.layer, out.half) == (layer, half));
         let mut units = self.net.full();
         for &l in &self.cut {
             let shape = self.net.shapes[l];
             units[l] = LayerUnits { groups: shape.group_step, neurons: shape.neuron_step.min(shape.neurons) };
         }
+        out.iter().for_each(|out| out.half.take_from(&mut units[out.layer]));
         let total = |l: usize| self.scores[l].groups.iter().chain(&self.scores[l].neurons).sum::<f64>().max(1e-30);
         let worth = |values: &[f64], from: usize, to: usize, l: usize| {
             values.get(from..to).map_or(0.0, |v| v.iter().sum::<f64>()) / total(l).powf(norming)
@@ -167,8 +228,12 @@ impl<'a> Search<'a> {
             let mut best: Option<(f64, usize, LayerUnits, usize)> = None;
             for &l in &self.cut {
                 let (shape, at) = (self.net.shapes[l], units[l]);
-                let groups = (at.groups + shape.group_step).min(shape.groups);
-                let neurons = (at.neurons + shape.neuron_step).min(shape.neurons);
+                let grown = |at: usize, step: usize, all: usize, half| match is_out(l, half) {
+                    true => at,
+                    false => (at + step).min(all),
+                };
+                let groups = grown(at.groups, shape.group_step, shape.groups, Half::Attention);
+                let neurons = grown(at.neurons, shape.neuron_step, shape.neurons, Half::Mlp);
                 for (next, value) in [
                     (LayerUnits { groups, ..at }, group_worth * worth(&self.scores[l].groups, at.groups, groups, l)),
                     (LayerUnits { neurons, ..at }, worth(&self.scores[l].neurons, at.neurons, neurons, l)),
@@ -197,7 +262,7 @@ impl<'a> Search<'a> {
         while let Some(&l) = self
             .cut
             .iter()
-            .filter(|&&l| self.grow(units[l], l).is_some_and(|n| n <= room))
+            .filter(|&&l| units[l].neurons > 0 && self.grow(units[l], l).is_some_and(|n| n <= room))
             .min_by_key(|&&l| units[l].neurons)
         {
             room -= self.grow(units[l], l).unwrap_or(0);
@@ -271,8 +336,8 @@ impl<'a> Search<'a> {
         }
         loop {
             let room = budget.saturating_sub(self.kept(&units));
-            let open: Vec<usize> =
-                self.cut.iter().copied().filter(|&l| self.grow(units[l], l).is_some_and(|n| n <= room)).collect();
+            let grows = |l: &usize| units[*l].neurons > 0 && self.grow(units[*l], *l).is_some_and(|n| n <= room);
+            let open: Vec<usize> = self.cut.iter().copied().filter(grows).collect();
             let Some(&l) = open.get(self.random.below(open.len().max(1))) else { break };
             units[l].neurons = (units[l].neurons + self.net.shapes[l].neuron_step).min(self.net.shapes[l].neurons);
         }

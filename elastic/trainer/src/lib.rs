@@ -11,6 +11,7 @@ pub mod evaluate;
 pub mod exam;
 pub mod file;
 pub mod golden;
+pub mod halves;
 pub mod heads;
 pub mod importance;
 pub mod levels;

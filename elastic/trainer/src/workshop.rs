@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::anchors::{self, LayerHarm};
 use crate::data::{Kind, Split, Text, Windows, fetch_all, read_all, windows};
 use crate::file;
+use crate::halves::LeftOut;
 use crate::importance::{self, Criterion};
 use crate::levels::{LEVELS, Search};
 use crate::net::Net;
@@ -51,7 +52,7 @@ impl Default for Effort {
             window: 256,
             importance: 48,
             harm: 8,
-            search: 2,
+            search: 4,
             search_steps: 6,
             formats: 12,
             fit: 24,
@@ -214,24 +215,35 @@ impl Workshop {
     ) -> Result<Vec<SubModel>> {
         let mut read: Option<Vec<Lesson>> = None;
         let mut found: Vec<SubModel> = Vec::new();
+        let halves: Vec<LeftOut> = self.stage("halves", &[self.effort.harm, self.effort.search], || {
+            let lessons = self.searched(net, &mut read)?;
+            watch.begin("halves of layers left out one after the other: weights gone in percent", 100);
+            let mut progress = |left: usize, loss: f64| watch.step(100 - left, &format!("divergence {loss:.4}"));
+            Search::new(net, lessons, anchors, scores, self.effort.seed).halves(LEVELS[0], &mut progress)
+        })?;
         for level in LEVELS.into_iter().rev() {
             let steps = self.effort.search_steps;
             let basis = [self.effort.importance, self.effort.harm, self.effort.search, steps];
             let sub = self.stage(&format!("level-{level}"), &basis, || {
-                let lessons = match &mut read {
-                    Some(lessons) => lessons,
-                    none => none.insert(lessons(net, &self.windows(self.effort.search, 3)?, 64, &mut |_, _| {})?),
-                };
+                let lessons = self.searched(net, &mut read)?;
                 watch.begin(&format!("what level {level} keeps"), steps);
                 let mut search = Search::new(net, lessons, anchors, scores, self.effort.seed + u64::from(level));
                 let mut progress =
                     |done: usize, _: usize, loss: f64| watch.step(done, &format!("divergence {loss:.4}"));
-                search.level(level, found.last(), steps, &mut progress)
+                search.level(level, found.last(), &halves, steps, &mut progress)
             })?;
             found.push(sub);
         }
         found.reverse();
         Ok(found)
+    }
+
+    /// The text that tables are searched on, with what the whole model says of it; read once.
+    fn searched<'a>(&self, net: &Net, read: &'a mut Option<Vec<Lesson>>) -> Result<&'a [Lesson]> {
+        Ok(match read {
+            Some(lessons) => lessons,
+            none => none.insert(lessons(net, &self.windows(self.effort.search, 3)?, 64, &mut |_, _| {})?),
+        })
     }
 }
 

@@ -102,9 +102,28 @@ impl Recorder<'_> {
         }
     }
 
+    /// A layer, without the half of which nothing is kept.
     fn layer(&mut self, index: usize, w: &LayerWeights, kept: Kept<'_>, rows: usize) -> Result<()> {
-        let (spec, b) = (self.spec, self.buffers);
         let LayerUnits { groups, neurons } = kept.units;
+        let adapter = |site| kept.adapters.and_then(|level| level.get(index, site));
+        if groups > 0 {
+            self.attention(index, w, groups, adapter(Site::O), rows)?;
+        }
+        if neurons > 0 {
+            self.mlp(w, neurons, adapter(Site::Down))?;
+        }
+        Ok(())
+    }
+
+    fn attention(
+        &mut self,
+        index: usize,
+        w: &LayerWeights,
+        groups: usize,
+        adapter: Option<AdapterWeights>,
+        rows: usize,
+    ) -> Result<()> {
+        let (spec, b) = (self.spec, self.buffers);
         let heads_per_group = spec.n_heads / spec.n_groups;
         let heads = groups * heads_per_group;
         let hq = spec.n_heads * spec.head_dim;
@@ -187,12 +206,7 @@ impl Recorder<'_> {
         let args = [b.rows, b.row_ml, b.chunk_ml, b.density];
         self.recording.push(self.kernels.best("attn_share"), &attn, &args, [Work::DensityChunks, Work::Rows]);
 
-        let cols = heads * spec.head_dim;
-        let adapter = kept.adapters.and_then(|level| level.get(index, Site::O));
-        self.residual(&w.o, b.attended, cols, adapter, w.post_attn_norm)?;
-
-        let adapter = kept.adapters.and_then(|level| level.get(index, Site::Down));
-        self.mlp(w, neurons, adapter)
+        self.residual(&w.o, b.attended, heads * spec.head_dim, adapter, w.post_attn_norm)
     }
 
     fn mlp(&mut self, w: &LayerWeights, neurons: usize, adapter: Option<AdapterWeights>) -> Result<()> {
@@ -287,9 +301,6 @@ pub fn layers(
     let mut recorder = Recorder { spec, kernels, buffers, family, rotate, widths, recording: Recording::default() };
     recorder.embed(&weights.embed);
     for (i, (layer, units)) in weights.layers.iter().zip(&sub.layers).enumerate() {
-        if units.groups == 0 && units.neurons == 0 {
-            continue;
-        }
         recorder.layer(i, layer, Kept { units: *units, adapters }, rows)?;
     }
     Ok(recorder.recording)

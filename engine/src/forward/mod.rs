@@ -116,12 +116,10 @@ impl Forward {
             return Err(Error::Invalid(format!("a sub-model of {} layers, not {}", sub.layers.len(), shapes.len())));
         }
         for (i, (kept, shape)) in sub.layers.iter().zip(&shapes).enumerate() {
-            let fits = |n: usize, all: usize, step: usize| n == all || (n > 0 && n < all && n.is_multiple_of(step));
-            // A layer may be left out whole.
-            let is_left_out = kept.groups == 0 && kept.neurons == 0;
-            if !is_left_out
-                && (!fits(kept.groups, shape.groups, shape.group_step)
-                    || !fits(kept.neurons, shape.neurons, shape.neuron_step))
+            // None of a half: it is left out whole.
+            let fits = |n: usize, all: usize, step: usize| n == all || (n < all && n.is_multiple_of(step));
+            if !fits(kept.groups, shape.groups, shape.group_step)
+                || !fits(kept.neurons, shape.neurons, shape.neuron_step)
             {
                 return Err(Error::Invalid(format!("layer {i} cannot be cut to {kept:?}: it has {shape:?}")));
             }

@@ -51,7 +51,7 @@ pub struct Adapters {
 }
 
 impl Adapters {
-    /// Adapters of zeros beside the output matrices of every layer that is cut.
+    /// Adapters of zeros beside the output matrices of every layer that is cut, but where nothing is kept before them.
     ///
     /// # Errors
     /// Where candle refuses.
@@ -60,6 +60,9 @@ impl Adapters {
         let group_cols = spec.n_heads / spec.n_groups * spec.head_dim;
         let zeros = |shape: &[usize]| Var::zeros(shape, DType::F32, &Device::Cpu);
         let adapter = |inputs: usize| -> Result<Option<Adapter>> {
+            if inputs == 0 {
+                return Ok(None);
+            }
             Ok(Some(Adapter { a: zeros(&[rank, inputs])?, b: zeros(&[rank, spec.dim])?, c: zeros(&[spec.dim])? }))
         };
         let layer = |(units, whole): (&LayerUnits, LayerUnits)| -> Result<LayerAdapters> {

@@ -36,6 +36,9 @@ pub fn fit(
     let mut layers = vec![LayerAdapters::default(); net.layers.len()];
     for l in 0..net.layers.len() {
         for site in [Site::Heads, Site::Neurons] {
+            if pass.kept(l, site) == 0 {
+                continue;
+            }
             if units[l] == full[l] {
                 let inputs = pass.inputs(l, site, &x, batch.tokens)?;
                 x = pass.output(l, site, &x, &inputs, &None)?;
