@@ -72,7 +72,7 @@ pub struct Table {
 }
 
 /// Ways of cutting, in the order of the table.
-const ROWS: [&str; 12] = [
+const ROWS: [&str; 13] = [
     "ours",
     "fitted",
     "constants",
@@ -85,25 +85,19 @@ const ROWS: [&str; 12] = [
     "none",
     "layers dropped",
     "layers as fast",
+    "halves dropped",
 ];
 
 impl Table {
-    /// As text: a line a level. Of accuracies, the way's own with the 95 % interval's half width, and of all but the first
-    /// way by how much the first is ahead, question by question.
+    /// As text: a line a level. Perplexity; percent of questions answered rightly; surprise at the right choice in nats. Of
+    /// answers, the way's own with the 95 % interval's half width, and of all but the first way by how much the first has
+    /// more, question by question.
     pub fn text(&self) -> String {
         let perplexity = self.rows_of(|cell, _| Some(format!("{:.2}", cell.surprise.as_ref()?.perplexity())));
-        let accuracy = self.rows_of(|cell, first| {
-            let own: Vec<f64> = share(cell)?;
-            let m = mean(&own);
-            let own_text = format!("{:.1} ± {:.1}", m.mean * 100.0, m.within * 100.0);
-            let Some(first) = first.filter(|first| first.row != cell.row).and_then(share) else {
-                return Some(own_text);
-            };
-            let ahead: Vec<f64> = first.iter().zip(&own).map(|(a, b)| a - b).collect();
-            let ahead = mean(&ahead);
-            Some(format!("{own_text} ({:+.1} ± {:.1})", ahead.mean * 100.0, ahead.within * 100.0))
-        });
-        [perplexity, accuracy].into_iter().flatten().collect::<Vec<_>>().join("\n")
+        let accuracy = self.rows_of(|cell, first| beside(cell, first, share, 100.0, 1));
+        let nats =
+            self.rows_of(|cell, first| beside(cell, first, |cell| Some(cell.marks.as_ref()?.nats.clone()), 1.0, 3));
+        [perplexity, accuracy, nats].into_iter().flatten().collect::<Vec<_>>().join("\n")
     }
 
     /// A table of what `write` makes of cells, if it makes anything of any; it is given the level's first way too.
@@ -126,6 +120,23 @@ impl Table {
     }
 }
 
+/// A mean over questions with its interval, and how much more the level's first way has.
+fn beside(
+    cell: &Cell,
+    first: Option<&Cell>,
+    of: impl Fn(&Cell) -> Option<Vec<f64>>,
+    scale: f64,
+    digits: usize,
+) -> Option<String> {
+    let own = of(cell)?;
+    let m = mean(&own);
+    let text = format!("{:.digits$} ± {:.digits$}", m.mean * scale, m.within * scale);
+    let Some(first) = first.filter(|first| first.row != cell.row).and_then(of) else { return Some(text) };
+    let more: Vec<f64> = first.iter().zip(&own).map(|(a, b)| a - b).collect();
+    let more = mean(&more);
+    Some(format!("{text} ({:+.digits$} ± {:.digits$})", more.mean * scale, more.within * scale))
+}
+
 /// 1 for each question that was answered rightly, 0 for the others.
 fn share(cell: &Cell) -> Option<Vec<f64>> {
     Some(cell.marks.as_ref()?.plain.iter().map(|right| f64::from(u8::from(*right))).collect())
@@ -146,7 +157,8 @@ pub fn compare(order: &Order, what: &Compare, watch: &mut dyn Watch) -> Result<T
         None => None,
         Some((path, questions)) => {
             let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-            let basis = format!("{}, questions {}, {questions}", package.model.permuted_blake3, file::hash(path)?);
+            let basis =
+                format!("{}, questions {}, {questions}, with nats", package.model.permuted_blake3, file::hash(path)?);
             let basis =
                 format!("{basis}, package {}", file::hash(&shop.folder.join(format!("{stem}.elastic.safetensors")))?);
             let records = Records::open(&shop.folder.join(format!("marks-{name}.jsonl")), &basis)?;
@@ -172,6 +184,7 @@ pub fn compare(order: &Order, what: &Compare, watch: &mut dyn Watch) -> Result<T
     drop(net);
     let source = Net::load(&shop.model)?;
     table.dropped(&shop, &source)?;
+    table.halves_dropped(&shop, &source)?;
     let orders = [Criterion::Gradient, Criterion::Activation, Criterion::Magnitude, Criterion::Random, Criterion::None];
     for criterion in orders {
         if table.wants(criterion.name()) {
@@ -258,7 +271,7 @@ impl Comparison<'_> {
             let rank = stored.map_or(shop.effort.rank, |stored| stored.rank);
             for (row, rank) in [("fitted", rank), ("constants", 0)] {
                 if self.wants(row) && sub.level < 100 {
-                    let adapters = fit(net, &sub.layers, &text, rank, &mut |_, _| {})?;
+                    let adapters = fit(net, &sub.layers, &self.package.anchors, &text, rank, &mut |_, _| {})?;
                     self.cell(row, net, sub.level, &sub.layers, Some(&adapters))?;
                 }
             }
@@ -308,6 +321,26 @@ impl Comparison<'_> {
                 by_influence[..gone].iter().for_each(|&layer| units[layer] = LayerUnits { groups: 0, neurons: 0 });
                 self.cell("layers as fast", net, sub.level, &units, None)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Halves of layers, in the order that was searched for and nothing else: as many as leave no more than our weights.
+    fn halves_dropped(&mut self, shop: &Workshop, net: &Net) -> Result<()> {
+        if !self.wants("halves dropped") {
+            return Ok(());
+        }
+        let scores = shop.scores(net, Criterion::Effect, self.watch)?;
+        let halves = shop.halves(net, &self.package.anchors, &scores, &mut None, self.watch)?;
+        let weights = UnitWeights::of(net);
+        for sub in self.levels.clone() {
+            let (budget, mut units) = (weights.all(&sub.layers), net.full());
+            for out in &halves {
+                if weights.all(&units) > budget {
+                    out.half.take_from(&mut units[out.layer]);
+                }
+            }
+            self.cell("halves dropped", net, sub.level, &units, None)?;
         }
         Ok(())
     }

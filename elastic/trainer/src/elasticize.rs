@@ -87,7 +87,8 @@ pub fn elasticize(order: &Order, watch: &mut dyn Watch) -> Result<Outcome> {
     drop(source);
     let net = Net::load(&file::open_model(&path)?)?;
     let levels = shop.levels(&net, &anchors, &scores, watch)?;
-    let adapters = if order.order_only { Recovered::default() } else { recovered(&shop, &net, &levels, watch)? };
+    let adapters =
+        if order.order_only { Recovered::default() } else { recovered(&shop, &net, &levels, &anchors, watch)? };
     let spec = &net.spec;
     let shape = net.shapes[0];
     let effort = &order.effort;
@@ -211,7 +212,13 @@ struct Recovered {
 }
 
 /// Adapters of every level below 100, fitted and trained.
-fn recovered(shop: &Workshop, net: &Net, levels: &[SubModel], watch: &mut dyn Watch) -> Result<Recovered> {
+fn recovered(
+    shop: &Workshop,
+    net: &Net,
+    levels: &[SubModel],
+    anchors: &[usize],
+    watch: &mut dyn Watch,
+) -> Result<Recovered> {
     let effort = &shop.effort;
     let cut: Vec<&SubModel> = levels.iter().filter(|sub| sub.level < 100).collect();
     let kept = |sub: &SubModel| shop.folder.join(format!("adapters-{}.safetensors", sub.level));
@@ -220,7 +227,7 @@ fn recovered(shop: &Workshop, net: &Net, levels: &[SubModel], watch: &mut dyn Wa
     for sub in cut {
         let (path, units) = (kept(sub), &sub.layers);
         let trainee = if path.is_file() {
-            let mut trainee = Trainee::new(Adapters::zeros(net, units, effort.rank)?);
+            let mut trainee = Trainee::new(Adapters::zeros(net, units, anchors, effort.rank)?);
             trainee.load(&path)?;
             trainee
         } else {
@@ -230,7 +237,7 @@ fn recovered(shop: &Workshop, net: &Net, levels: &[SubModel], watch: &mut dyn Wa
                 none => none.insert(fitting_text(shop)?),
             };
             let begun = Instant::now();
-            let fitted = fit(net, units, text, effort.rank, &mut |done, _| watch.step(done, ""))?;
+            let fitted = fit(net, units, anchors, text, effort.rank, &mut |done, _| watch.step(done, ""))?;
             let mut trainee = Trainee::new(fitted);
             trainee.took(begun.elapsed().as_secs_f32());
             trainee.save(&path)?;

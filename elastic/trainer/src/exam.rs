@@ -30,13 +30,15 @@ struct Question {
     right: usize,
 }
 
-/// Which questions were answered rightly, in their order.
-#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+/// How questions were answered, in their order.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
 pub struct Marks {
     /// By the likelihood of a choice.
     pub plain: Vec<bool>,
     /// By the same divided by its length in bytes.
     pub by_byte: Vec<bool>,
+    /// Surprise at the right choice in nats where one of the choices must be right: what a yes or no does not show.
+    pub nats: Vec<f64>,
 }
 
 #[derive(Deserialize)]
@@ -107,7 +109,13 @@ impl Exam {
             })
             .collect()
         };
-        Ok(Marks { plain: marks(|_| 1.0), by_byte: marks(|bytes| bytes.max(1) as f64) })
+        let nats = self.questions.iter().zip(&surprises).map(|(question, surprise)| {
+            let least = surprise.iter().copied().fold(f64::INFINITY, f64::min);
+            let all: f64 = surprise.iter().map(|s| (least - s).exp()).sum();
+            surprise.get(question.right).map_or(0.0, |right| right - least + all.ln())
+        });
+        let nats = nats.collect();
+        Ok(Marks { plain: marks(|_| 1.0), by_byte: marks(|bytes| bytes.max(1) as f64), nats })
     }
 }
 

@@ -202,6 +202,27 @@ impl Workshop {
         })
     }
 
+    /// Halves of layers in the order in which they are best left out, down to the lowest level. `read` keeps the text that
+    /// it is measured on.
+    ///
+    /// # Errors
+    /// Where candle refuses.
+    pub(crate) fn halves(
+        &self,
+        net: &Net,
+        anchors: &[usize],
+        scores: &[LayerScores],
+        read: &mut Option<Vec<Lesson>>,
+        watch: &mut dyn Watch,
+    ) -> Result<Vec<LeftOut>> {
+        self.stage("halves", &[self.effort.harm, self.effort.search], || {
+            let lessons = self.searched(net, read)?;
+            watch.begin("halves of layers left out one after the other: weights gone in percent", 100);
+            let mut progress = |left: usize, loss: f64| watch.step(100 - left, &format!("divergence {loss:.4}"));
+            Search::new(net, lessons, anchors, scores, self.effort.seed).halves(LEVELS[0], &mut progress)
+        })
+    }
+
     /// What each layer keeps at each level, of a permuted model.
     ///
     /// # Errors
@@ -215,12 +236,7 @@ impl Workshop {
     ) -> Result<Vec<SubModel>> {
         let mut read: Option<Vec<Lesson>> = None;
         let mut found: Vec<SubModel> = Vec::new();
-        let halves: Vec<LeftOut> = self.stage("halves", &[self.effort.harm, self.effort.search], || {
-            let lessons = self.searched(net, &mut read)?;
-            watch.begin("halves of layers left out one after the other: weights gone in percent", 100);
-            let mut progress = |left: usize, loss: f64| watch.step(100 - left, &format!("divergence {loss:.4}"));
-            Search::new(net, lessons, anchors, scores, self.effort.seed).halves(LEVELS[0], &mut progress)
-        })?;
+        let halves = self.halves(net, anchors, scores, &mut read, watch)?;
         for level in LEVELS.into_iter().rev() {
             let steps = self.effort.search_steps;
             let basis = [self.effort.importance, self.effort.harm, self.effort.search, steps];

@@ -62,7 +62,7 @@ fn adapters() {
         let mut units = net.full();
         units[0] = LayerUnits { groups: 1, neurons: 64 };
         units[1] = LayerUnits { groups: 2, neurons: 32 };
-        let adapters = Adapters::zeros(&net, &units, 3).unwrap();
+        let adapters = Adapters::zeros(&net, &units, &[], 3).unwrap();
         let mut random = Random::new(9);
         for var in adapters.vars() {
             let values: Vec<f32> = (0..var.elem_count()).map(|_| (random.unit() as f32 - 0.5) * 0.5).collect();

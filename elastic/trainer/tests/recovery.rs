@@ -13,6 +13,9 @@ use concertina_trainer::recover::package::{restored, stored};
 use concertina_trainer::recover::train::{Trainee, Training};
 use concertina_trainer::teacher::{Lesson, lessons};
 
+/// The other of its two layers is cut.
+const ANCHORS: &[usize] = &[0];
+
 fn net() -> Net {
     Net::load(&open_gguf(Box::new(MemorySource(TinyModel::new("llama").gguf()))).unwrap()).unwrap()
 }
@@ -45,7 +48,7 @@ fn divergence(net: &Net, adapters: Option<&Adapters>, lessons: &[Lesson]) -> f32
 fn fitted(net: &Net, rank: usize) -> Adapters {
     let text = text(1);
     let ids = text.all.iter().flat_map(|(_, ids)| ids).copied().collect();
-    fit(net, &units(net), &Batch { ids, tokens: text.tokens }, rank, &mut |_, _| {}).unwrap()
+    fit(net, &units(net), ANCHORS, &Batch { ids, tokens: text.tokens }, rank, &mut |_, _| {}).unwrap()
 }
 
 #[test]
@@ -77,7 +80,7 @@ fn training_learns_and_can_be_taken_up() {
     let path = folder.path().join("start.safetensors");
     Trainee::new(start).save(&path).unwrap();
     let again = |from: &std::path::Path| {
-        let mut trainee = Trainee::new(Adapters::zeros(&net, &units, 2).unwrap());
+        let mut trainee = Trainee::new(Adapters::zeros(&net, &units, ANCHORS, 2).unwrap());
         trainee.load(from).unwrap();
         trainee
     };
@@ -105,6 +108,6 @@ fn training_learns_and_can_be_taken_up() {
     assert!((taken_up - after).abs() < 1e-3 * after, "{taken_up} taken up, {after} in one go");
 
     std::fs::write(&copy, b"torn").unwrap();
-    let mut torn = Trainee::new(Adapters::zeros(&net, &units, 2).unwrap());
+    let mut torn = Trainee::new(Adapters::zeros(&net, &units, ANCHORS, 2).unwrap());
     assert!(torn.load(&copy).unwrap_err().to_string().contains("remove it to begin again"));
 }

@@ -51,11 +51,12 @@ pub struct Adapters {
 }
 
 impl Adapters {
-    /// Adapters of zeros beside the output matrices of every layer that is cut, but where nothing is kept before them.
+    /// Adapters of zeros where a sub-model has adapters: beside the output matrices of every layer but the anchors, where
+    /// anything is kept before them.
     ///
     /// # Errors
     /// Where candle refuses.
-    pub fn zeros(net: &Net, units: &[LayerUnits], rank: usize) -> Result<Self> {
+    pub fn zeros(net: &Net, units: &[LayerUnits], anchors: &[usize], rank: usize) -> Result<Self> {
         let spec = &net.spec;
         let group_cols = spec.n_heads / spec.n_groups * spec.head_dim;
         let zeros = |shape: &[usize]| Var::zeros(shape, DType::F32, &Device::Cpu);
@@ -65,13 +66,13 @@ impl Adapters {
             }
             Ok(Some(Adapter { a: zeros(&[rank, inputs])?, b: zeros(&[rank, spec.dim])?, c: zeros(&[spec.dim])? }))
         };
-        let layer = |(units, whole): (&LayerUnits, LayerUnits)| -> Result<LayerAdapters> {
-            if *units == whole {
+        let layer = |(l, units): (usize, &LayerUnits)| -> Result<LayerAdapters> {
+            if anchors.contains(&l) {
                 return Ok(LayerAdapters::default());
             }
             Ok(LayerAdapters { o: adapter(units.groups * group_cols)?, down: adapter(units.neurons)? })
         };
-        Ok(Self { layers: units.iter().zip(net.full()).map(layer).collect::<Result<_>>()? })
+        Ok(Self { layers: units.iter().enumerate().map(layer).collect::<Result<_>>()? })
     }
 
     /// All adapters, in the order in which they are stored: layer by layer, `o` before `down`.

@@ -5,7 +5,9 @@
 //! is the mean of that (FLAP, arXiv 2312.11983). Rows are weighted so that each counts by its direction: the next thing
 //! that happens to the stream is a norm.
 //!
-//! Fitting to the whole model's stream instead, errors of earlier layers included, gave back less.
+//! What a half of a layer would have added that is left out whole is made up for by the next adapter. Beside a matrix of
+//! which nothing is cut, an adapter is fitted to what the whole model's stream has there: it makes up for what came before.
+//! Where something is cut, fitting to that stream gave back less.
 
 use anyhow::Result;
 use candle_core::{Device, Tensor, Var};
@@ -19,13 +21,14 @@ use crate::ops::to_vec;
 /// Ridge, in means of the inputs' squares.
 const RIDGE: f32 = 0.03;
 
-/// Adapters of rank `rank` (0: constants alone) for all cut layers, from some text.
+/// Adapters of rank `rank` (0: constants alone) for all layers but the anchors, from some text.
 ///
 /// # Errors
 /// Where candle refuses.
 pub fn fit(
     net: &Net,
     units: &[LayerUnits],
+    anchors: &[usize],
     batch: &Batch,
     rank: usize,
     progress: &mut dyn FnMut(usize, usize),
@@ -33,23 +36,42 @@ pub fn fit(
     let full = net.full();
     let (pass, whole) = (Pass::new(net, units, None)?, Pass::new(net, &full, None)?);
     let mut x = pass.embed(batch)?;
+    let mut uncut_stream = x.clone();
+    // What halves that were left out would have added since the last adapter.
+    let mut owed: Option<Tensor> = None;
     let mut layers = vec![LayerAdapters::default(); net.layers.len()];
     for l in 0..net.layers.len() {
         for site in [Site::Heads, Site::Neurons] {
-            if pass.kept(l, site) == 0 {
+            let step = |stream: &Tensor| -> Result<(Tensor, Tensor)> {
+                let all = whole.inputs(l, site, stream, batch.tokens)?;
+                let after = whole.output(l, site, stream, &all, &None)?;
+                Ok((all, after))
+            };
+            uncut_stream = step(&uncut_stream)?.1.detach();
+            let (all, uncut) = step(&x)?;
+            let kept = pass.kept(l, site);
+            if kept == 0 {
+                let added = (uncut - &x)?;
+                owed = Some(match owed {
+                    Some(owed) => (owed + added)?.detach(),
+                    None => added.detach(),
+                });
                 continue;
             }
-            if units[l] == full[l] {
-                let inputs = pass.inputs(l, site, &x, batch.tokens)?;
-                x = pass.output(l, site, &x, &inputs, &None)?;
+            if anchors.contains(&l) {
+                x = uncut.detach();
                 continue;
             }
-            let all = whole.inputs(l, site, &x, batch.tokens)?;
-            let uncut = whole.output(l, site, &x, &all, &None)?;
             // A level is a prefix.
-            let inputs = all.narrow(1, 0, pass.kept(l, site))?.contiguous()?;
+            let inputs = all.narrow(1, 0, kept)?.contiguous()?;
             let y = pass.output(l, site, &x, &inputs, &None)?;
-            let adapter = fit_one(&inputs, &(&uncut - &y)?, &uncut, rank)?;
+            let is_whole = kept == whole.kept(l, site);
+            let target = match owed.take() {
+                Some(owed) => (uncut + owed)?,
+                None if is_whole => uncut_stream.clone(),
+                None => uncut,
+            };
+            let adapter = fit_one(&inputs, &(&target - &y)?, &target, rank)?;
             x = (y + adapter.apply(&inputs)?)?.detach();
             *(if site == Site::Heads { &mut layers[l].o } else { &mut layers[l].down }) = Some(adapter);
         }

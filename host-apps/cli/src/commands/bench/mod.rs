@@ -3,6 +3,7 @@
 pub mod decode;
 pub mod impact;
 pub mod kernels;
+pub mod level_switch;
 pub mod prefill;
 pub mod report;
 pub mod restore;
@@ -22,7 +23,8 @@ Examples:
   concertina bench decode --context 128,4096 --kv-bits 4
   concertina bench prefill --level 20,60,100
   concertina bench kernels --svg roofline.svg --trace pass.json
-  concertina bench switch --svg switch.svg";
+  concertina bench switch --svg switch.svg
+  concertina bench level-switch --level 60 --from 20";
 
 /// Measure the speed of prefill, of decode, of every kernel, of coming back to contexts and of meeting targets on this machine.
 #[derive(Debug, Clone, Subcommand)]
@@ -32,6 +34,7 @@ pub enum BenchCommand {
     Decode(decode::DecodeArgs),
     Kernels(kernels::KernelsArgs),
     Impact(impact::ImpactArgs),
+    LevelSwitch(level_switch::LevelSwitchArgs),
     Restore(restore::RestoreArgs),
     Slo(slo::SloBenchArgs),
     Switch(switch::SwitchArgs),
@@ -62,6 +65,7 @@ pub fn run(global: &GlobalArgs, command: &BenchCommand) -> Result<()> {
         BenchCommand::Decode(args) => decode::run(global, args),
         BenchCommand::Kernels(args) => kernels::run(global, args),
         BenchCommand::Impact(args) => impact::run(global, args),
+        BenchCommand::LevelSwitch(args) => level_switch::run(global, args),
         BenchCommand::Restore(args) => restore::run(global, args),
         BenchCommand::Slo(args) => slo::run(global, args),
         BenchCommand::Switch(args) => switch::run(global, args),
