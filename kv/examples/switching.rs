@@ -9,6 +9,16 @@
 use concertina_kv::policy::Policy;
 use concertina_kv::sim::{Device, KvBytes, Pattern, Report, Scenario, contexts_within, poisson, recorded, run};
 
+/// Classes of devices that a model of seven billion weights could run on, with assumed rates: tokens prefilled in a second, and
+/// megabytes that its disk gives. The devices of the paper are not among what could be measured here.
+const ASSUMED: [(&str, f64, f64); 5] = [
+    ("a board with eMMC", 20.0, 250.0),
+    ("a phone's CPU, UFS", 10.0, 1000.0),
+    ("a phone's NPU, UFS", 300.0, 1000.0),
+    ("a board with NVMe", 300.0, 2000.0),
+    ("a GPU and a SATA disk", 3000.0, 500.0),
+];
+
 /// Contexts are counted up to here.
 const MOST: usize = 256;
 
@@ -48,6 +58,20 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     let fast = Device { recompute_tokens_per_s: 2000.0, ..Device::CPU.throttled(100e6) };
     table("a device that prefills 2,000 tokens/s, disk 100 MB/s", &run(&markov(fast)));
+
+    let kv = KvBytes::LLAMA2_7B;
+    for (name, tokens_per_s, disk_mb_s) in ASSUMED {
+        let device = Device { recompute_tokens_per_s: tokens_per_s, ..Device::CPU };
+        let device = Device { read_bytes_per_s: disk_mb_s * 1e6, write_bytes_per_s: disk_mb_s * 1e6, ..device };
+        let memory_bytes = 2 * kv.context_bytes(2048 + 256);
+        for contexts in [8, 16] {
+            let trace = poisson(72.0 * 3600.0, 300.0, Pattern::Markov, contexts, seed);
+            let scenario = Scenario { trace, contexts, kv, memory_bytes, ..markov(device) };
+            let title =
+                format!("{name}: {contexts} contexts of a 7B, {tokens_per_s} tokens/s, {disk_mb_s} MB/s (assumed)");
+            table(&title, &run(&scenario));
+        }
+    }
 
     println!("\ncontexts of 2,048 tokens within a mean of 10 / 25 ms, Random, 100 tokens/s, disk 1 GB/s");
     println!("{:<22}{:>16}{:>16}{:>16}", "policy", "128 MiB", "256 MiB", "512 MiB");

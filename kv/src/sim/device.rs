@@ -69,6 +69,9 @@ impl KvBytes {
     /// SmolLM2-135M.
     pub const SMOLLM2: Self = Self { layers: 30, groups: 3, head_dim: 64 };
 
+    /// Llama-2-7B, the size that the paper kept contexts of.
+    pub const LLAMA2_7B: Self = Self { layers: 32, groups: 32, head_dim: 128 };
+
     /// Bytes of a context in memory at 16 bits.
     pub fn context_bytes(&self, tokens: usize) -> u64 {
         tokens.div_ceil(CHUNK_TOKENS) as u64 * self.memory(Width::W16)
