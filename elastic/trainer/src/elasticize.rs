@@ -20,7 +20,7 @@ use crate::recover::train::{Trainee, Training};
 use crate::rewrite::{Rewrite, rewrite};
 use crate::teacher::lessons;
 use crate::watch::Watch;
-use crate::workshop::{Effort, Workshop, anchor_count};
+use crate::workshop::{Effort, HALVES_DOWN_TO, Workshop, anchor_count};
 
 /// What is asked for.
 #[derive(Debug, Clone)]
@@ -148,7 +148,10 @@ fn forecast(shop: &Workshop, net: &Net, order_only: bool) -> Result<String> {
     let levels = (LEVELS.len() - 1) as f64;
     let mut passes = 2.5 * windows(effort.importance) + windows(effort.harm) * (1.0 + 0.8 * layers);
     passes += windows(effort.formats) * 4.0 * 1.25;
-    passes += levels * (10.0 + effort.search_steps as f64) * windows(effort.search);
+    // Halves: each once alone, then about three for each that goes; a pass begins where it differs, half-way on the mean.
+    let gone = layers * f64::from(100 - HALVES_DOWN_TO) / 100.0;
+    passes += (2.0 * layers + 2.0 * gone * 3.0) * 0.5 * windows(effort.search);
+    passes += levels * (18.0 + effort.search_steps as f64) * windows(effort.search);
     if !order_only {
         passes += windows(effort.train) * 1.3 + (1.0 + 1.5 * levels) * windows(effort.fit);
         passes += levels * effort.train_steps as f64 * windows(2) * 1.6;

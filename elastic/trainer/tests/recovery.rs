@@ -34,8 +34,11 @@ fn text(seed: u64) -> Windows {
 
 /// Mean divergence from the whole model.
 fn divergence(net: &Net, adapters: Option<&Adapters>, lessons: &[Lesson]) -> f32 {
-    let units = units(net);
-    let pass = Pass::new(net, &units, adapters).unwrap();
+    divergence_of(net, &units(net), adapters, lessons)
+}
+
+fn divergence_of(net: &Net, units: &[LayerUnits], adapters: Option<&Adapters>, lessons: &[Lesson]) -> f32 {
+    let pass = Pass::new(net, units, adapters).unwrap();
     let (mut sum, mut n) = (0.0, 0);
     for lesson in lessons {
         let hidden = pass.hidden(&lesson.batch).unwrap();
@@ -46,9 +49,29 @@ fn divergence(net: &Net, adapters: Option<&Adapters>, lessons: &[Lesson]) -> f32
 }
 
 fn fitted(net: &Net, rank: usize) -> Adapters {
+    fit(net, &units(net), ANCHORS, &seen(), rank, &mut |_, _| {}).unwrap()
+}
+
+/// The text that adapters are fitted on.
+fn seen() -> Batch {
     let text = text(1);
-    let ids = text.all.iter().flat_map(|(_, ids)| ids).copied().collect();
-    fit(net, &units(net), ANCHORS, &Batch { ids, tokens: text.tokens }, rank, &mut |_, _| {}).unwrap()
+    Batch { ids: text.all.iter().flat_map(|(_, ids)| ids).copied().collect(), tokens: text.tokens }
+}
+
+#[test]
+fn adapters_make_up_for_halves_that_are_left_out() {
+    let net = net();
+    let mut units = net.full();
+    units[0].groups = 0;
+    let unseen = lessons(&net, &text(2), 16, &mut |_, _| {}).unwrap();
+    let fitted = fit(&net, &units, &[], &seen(), 8, &mut |_, _| {}).unwrap();
+    assert!(fitted.layers[0].o.is_none() && fitted.layers[0].down.is_some() && fitted.layers[1].o.is_some());
+    let zeros = Adapters::zeros(&net, &units, &[], 8).unwrap();
+    let shapes = |adapters: &Adapters| adapters.vars().iter().map(|var| var.dims().to_vec()).collect::<Vec<_>>();
+    assert_eq!(shapes(&fitted), shapes(&zeros), "checkpoints are read into adapters of zeros");
+    let of = |adapters| divergence_of(&net, &units, adapters, &unseen);
+    let (without, with) = (of(None), of(Some(&fitted)));
+    assert!(with < without, "{with} nats with adapters, {without} without");
 }
 
 #[test]

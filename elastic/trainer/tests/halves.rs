@@ -1,0 +1,41 @@
+//! Halves of layers are left out in the order of harm for what they free.
+
+use concertina_elastic::LayerUnits;
+use concertina_formats::testing::TinyModel;
+use concertina_formats::{MemorySource, open_gguf};
+use concertina_trainer::halves::{Half, order};
+use concertina_trainer::levels::UnitWeights;
+use concertina_trainer::net::Net;
+
+fn net() -> Net {
+    Net::load(&open_gguf(Box::new(MemorySource(TinyModel::new("llama").gguf()))).unwrap()).unwrap()
+}
+
+#[test]
+fn the_least_harmful_go_first() {
+    let net = net();
+    let (layers, weights) = (net.full(), UnitWeights::of(&net));
+    assert_eq!(layers.len(), 2);
+    // What each half is worth; layer 1's attention is worth more once its MLP is gone.
+    let mut measured = 0;
+    let mut measure = |units: &[LayerUnits]| {
+        measured += 1;
+        let gone = |l: usize, half| match half {
+            Half::Attention => units[l].groups == 0,
+            Half::Mlp => units[l].neurons == 0,
+        };
+        let worth = [(0, Half::Attention, 5.0), (0, Half::Mlp, 9.0), (1, Half::Attention, 1.0), (1, Half::Mlp, 0.5)];
+        let sum: f64 = worth.iter().filter(|(l, half, _)| gone(*l, *half)).map(|(_, _, worth)| worth).sum();
+        Ok(sum + if gone(1, Half::Attention) && gone(1, Half::Mlp) { 7.0 } else { 0.0 })
+    };
+    let all = weights.all(&layers);
+    let out = order(&net, &[0, 1], 0, &mut measure, &mut |_, _| {}).unwrap();
+    let order_found: Vec<(usize, Half)> = out.iter().map(|out| (out.layer, out.half)).collect();
+    assert_eq!(order_found[0], (1, Half::Mlp));
+    assert_eq!(order_found[1], (0, Half::Attention), "attention of layer 1 was measured anew: {order_found:?}");
+    assert_eq!(out.len(), 4);
+    assert!((out[3].divergence - 22.5).abs() < 1e-9, "{out:?}");
+    assert!(measured <= 4 + 3 + 2 + 1, "{measured} measurements");
+    let some = order(&net, &[0, 1], all * 8 / 10, &mut |_| Ok(1.0), &mut |_, _| {}).unwrap();
+    assert!(!some.is_empty() && some.len() < 4, "it stops where the budget is kept: {some:?}");
+}
