@@ -147,7 +147,7 @@ fn pieces(bytes: &[u8]) -> BTreeSet<[u8; 16]> {
     bytes.chunks_exact(16).filter(telling).map(|piece| piece.try_into().expect("16 bytes")).collect()
 }
 
-/// Two apps that say the same share nothing: the second has to compute what the first one has on disk.
+/// Two apps that say the same share nothing: the second has to compute what the first one has, on disk and in memory.
 #[test]
 fn apps_do_not_share_what_they_both_say() {
     let medium = Arc::new(MemoryMedium::new());
@@ -156,10 +156,20 @@ fn apps_do_not_share_what_they_both_say() {
     let first = block_on(service.create("mail", Some(text))).unwrap();
     ask(&mut service, "mail", first, &ids(5, 1), 2).unwrap();
     block_on(service.idle()).unwrap();
-    for (app, shares) in [("mail", true), ("spy", false)] {
-        let id = block_on(service.create(app, Some(text))).unwrap();
-        let served = ask(&mut service, app, id, &ids(5, 1), 2).unwrap();
-        assert_eq!(served.switch.read > 0, shares, "{app}: {:?}", served.switch);
+    for in_memory in [true, false] {
+        for (app, shares) in [("mail", true), ("spy", false)] {
+            if !in_memory {
+                block_on(service.set_memory_budget(0)).unwrap();
+                block_on(service.set_memory_budget(u64::MAX)).unwrap();
+            }
+            let id = block_on(service.create(app, Some(text))).unwrap();
+            let switch = ask(&mut service, app, id, &ids(5, 1), 2).unwrap().switch;
+            let found = if in_memory { switch.shared } else { switch.read };
+            assert_eq!(found > 0, shares, "{app}: {switch:?}");
+            let usage = block_on(service.usage(app, id)).unwrap();
+            assert_eq!(usage.shared_bytes > 0, shares && in_memory, "{app}: {usage:?}");
+            block_on(service.delete(app, id)).unwrap();
+        }
     }
 }
 

@@ -133,9 +133,10 @@ impl Service {
             let left = entry.context.table.tokens();
             self.manager.truncate(key, left);
         }
+        let shared = self.share(key)?;
         let plan = self.manager.enter(key, &self.rates)?;
         self.running = Some(key);
-        let mut switch = Switch { evicted: plan.evict.len(), ..Switch::default() };
+        let mut switch = Switch { evicted: plan.evict.len(), shared, ..Switch::default() };
         switch.written = self.carry_out(&plan.evict).await?;
         let level = self.entry(key)?.level;
         let sub = self.engine.sub_model(level)?;
@@ -281,8 +282,8 @@ impl Service {
             // No room for the copies: somebody else's chunks go.
             let before = changed;
             for _ in 0..AT_ONCE {
-                let Some(eviction) = self.manager.evict_one() else { break };
-                self.carry_out(&[eviction]).await?;
+                let evictions = self.manager.free_one();
+                self.carry_out(&evictions).await?;
             }
             let entry = self.entries.get_mut(&key).ok_or_else(unknown)?;
             changed += self.engine.requantise(&mut entry.context, &wanted).await?;

@@ -45,8 +45,11 @@ impl Service {
             match self.entry_mut(key)?.context.bring(chunk as usize, width) {
                 Ok(entry) => return Ok(entry),
                 Err(full) => {
-                    let Some(eviction) = self.manager.evict_one() else { return Err(full.into()) };
-                    self.carry_out(&[eviction]).await?;
+                    let evictions = self.manager.free_one();
+                    if evictions.is_empty() {
+                        return Err(full.into());
+                    }
+                    self.carry_out(&evictions).await?;
                 }
             }
         }
@@ -65,10 +68,11 @@ impl Service {
         let new = tokens.div_ceil(CHUNK_TOKENS) - entry.context.table.entries().len();
         let mut missing = new;
         while missing > 0 && !self.entry(key)?.context.has_room(missing) {
-            match self.manager.evict_one() {
-                Some(eviction) => drop(self.carry_out(&[eviction]).await?),
-                None => missing = 0,
+            let evictions = self.manager.free_one();
+            if evictions.is_empty() {
+                missing = 0;
             }
+            self.carry_out(&evictions).await?;
         }
         Ok(())
     }

@@ -20,6 +20,7 @@ mod options;
 mod rates;
 mod report;
 mod restore;
+mod sharing;
 mod slo;
 mod turns;
 
