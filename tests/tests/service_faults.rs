@@ -3,12 +3,15 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::ops::ControlFlow;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use concertina::kv::store::{Fault, MemoryMedium, Options as StoreOptions, Store};
-use concertina::service::{ContextId, Policy, Service};
-use concertina::{Engine, Options, Result};
-use concertina_tests::system::{ask, by, ids, load, note, options, serve, store, tiny};
+use concertina::service::{ContextId, Policy, Service, ServiceOptions, Split};
+use concertina::{Engine, Error, Options, Result};
+use concertina_tests::system::{ask, by, greedy, ids, load, note, options, serve, store, tiny};
+use futures::FutureExt as _;
 use pollster::block_on;
 
 fn engine(options: Options) -> Engine {
@@ -185,4 +188,83 @@ fn a_lost_device_costs_time_only() {
     let served = ask(&mut service, "mail", twin, &ids(4, 2), 6).unwrap();
     assert_eq!(served.answer.tokens, expected);
     assert!(served.switch.read > 0, "what is on disk was read: {:?}", served.switch);
+}
+
+/// The same calls, with the device lost at some point while one context comes back, its chunks read and computed in turn, some
+/// of them damaged, and the other's evicted. The call may fail, once, and nothing else may show: not in the answers that follow,
+/// and not in those of the next process, which reads what this one wrote.
+#[test]
+fn a_device_lost_in_the_middle_of_a_restore_costs_a_call_at_most() {
+    for policy in [Policy::OursNoCompression, Policy::ChunkSwap] {
+        let good = Arc::new(MemoryMedium::new());
+        let split = |split| ServiceOptions { split, ..by(policy) };
+        let small = |medium: &Arc<MemoryMedium>, opening, how| {
+            serve(store(medium, opening), how, Options { kv_budget_bytes: 300_000, ..options(None) }, engine)
+        };
+        let mut service = small(&good, 1, split(Split::Planned));
+        let [id, other] = [1, 2].map(|seed| {
+            let id = block_on(service.create("app", None)).unwrap();
+            ask(&mut service, "app", id, &ids(200, seed), 3).unwrap();
+            id
+        });
+        // Some policies write what goes, and only then.
+        block_on(service.set_memory_budget(0)).unwrap();
+        block_on(service.close()).unwrap();
+        for at in (100..good.bytes("seg.00000000").expect("a segment").len() as u64).step_by(70_000) {
+            good.corrupt("seg.00000000", at, 1);
+        }
+        // Polls of the call before the device is lost.
+        let run = |prewarms: bool, polls: Option<usize>| {
+            let medium = Arc::new(good.copy());
+            let mut service = small(&medium, 2, split(Split::Alternating));
+            let mut answers = vec![ask(&mut service, "app", other, &ids(3, 3), 4).unwrap().answer.tokens];
+            let destroy = service.engine().destroyer().expect("a GPU");
+            let mut lost = None;
+            {
+                let (prompt, options) = (ids(3, 4), greedy(4));
+                let mut call: Pin<Box<dyn Future<Output = Result<Option<Vec<u32>>>> + '_>> = if prewarms {
+                    Box::pin(service.prewarm("app", id, 100).map(|switch| switch.map(|_| None)))
+                } else {
+                    let called = service.generate("app", id, &prompt, &options, |_| ControlFlow::Continue(()));
+                    Box::pin(called.map(|served| served.map(|served| Some(served.answer.tokens))))
+                };
+                let mut done = None;
+                for _ in 0..polls.unwrap_or(0) {
+                    done = done.or_else(|| (&mut call).now_or_never());
+                    std::thread::sleep(std::time::Duration::from_millis(2));
+                }
+                if polls.is_some() {
+                    destroy();
+                }
+                match done.unwrap_or_else(|| block_on(call)) {
+                    Ok(answer) => answers.extend(answer),
+                    Err(e) => lost = Some(e),
+                }
+            }
+            if let Some(e) = &lost {
+                assert!(matches!(e, Error::DeviceLost(_)), "{policy:?}, {polls:?}: {e}");
+            }
+            if lost.is_some() || prewarms {
+                answers.push(ask(&mut service, "app", id, &ids(3, 4), 4).unwrap().answer.tokens);
+            }
+            answers.push(ask(&mut service, "app", other, &ids(3, 5), 4).unwrap().answer.tokens);
+            let (used, peak, limit) = service.memory();
+            assert!(used <= limit && peak <= limit);
+            block_on(service.close()).unwrap();
+            let mut service = small(&medium, 3, split(Split::AllRead));
+            answers.extend([id, other].map(|id| ask(&mut service, "app", id, &ids(3, 6), 4).unwrap().answer.tokens));
+            (answers, lost.is_some())
+        };
+        let mut failed = 0;
+        for prewarms in [false, true] {
+            let expected = run(prewarms, None).0;
+            for polls in [0, 1, 2, 4, 7, 12] {
+                let (answers, lost) = run(prewarms, Some(polls));
+                assert_eq!(answers, expected, "{policy:?}, lost after {polls} polls");
+                failed += usize::from(lost);
+            }
+        }
+        note(format!("{policy:?}: {failed} of 12 calls failed"));
+        assert!(failed > 0, "{policy:?}: the device was lost in the middle of no call");
+    }
 }

@@ -136,6 +136,7 @@ impl Service {
         let shared = self.share(key)?;
         let plan = self.manager.enter(key, &self.rates)?;
         self.running = Some(key);
+        self.engine.hold_device(true);
         let mut switch = Switch { evicted: plan.evict.len(), shared, ..Switch::default() };
         switch.written = self.carry_out(&plan.evict).await?;
         let level = self.entry(key)?.level;
@@ -334,6 +335,7 @@ impl Service {
         match result {
             Ok(value) => {
                 self.running = None;
+                self.engine.hold_device(false);
                 Ok(value)
             }
             Err(e) => {
@@ -348,6 +350,8 @@ impl Service {
     pub(super) async fn recover(&mut self) -> Result<()> {
         let reports = self.keeper.reports();
         self.note(reports);
+        self.engine.hold_device(false);
+        self.let_go();
         let Some(key) = self.running.take() else { return Ok(()) };
         let entry = self.entry(key)?;
         let app = entry.app.clone();
