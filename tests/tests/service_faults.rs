@@ -4,7 +4,6 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::ops::ControlFlow;
-use std::pin::Pin;
 use std::sync::Arc;
 
 use concertina::kv::store::{Fault, MemoryMedium, Options as StoreOptions, Store};
@@ -12,6 +11,7 @@ use concertina::service::{ContextId, Policy, Service, ServiceOptions, Split};
 use concertina::{Engine, Error, Options, Result};
 use concertina_tests::system::{ask, by, greedy, ids, load, note, options, serve, store, tiny};
 use futures::FutureExt as _;
+use futures::future::LocalBoxFuture;
 use pollster::block_on;
 
 fn engine(options: Options) -> Engine {
@@ -222,11 +222,11 @@ fn a_device_lost_in_the_middle_of_a_restore_costs_a_call_at_most() {
             let mut lost = None;
             {
                 let (prompt, options) = (ids(3, 4), greedy(4));
-                let mut call: Pin<Box<dyn Future<Output = Result<Option<Vec<u32>>>> + '_>> = if prewarms {
-                    Box::pin(service.prewarm("app", id, 100).map(|switch| switch.map(|_| None)))
+                let mut call: LocalBoxFuture<'_, Result<Option<Vec<u32>>>> = if prewarms {
+                    service.prewarm("app", id, 100).map(|switch| switch.map(|_| None)).boxed_local()
                 } else {
                     let called = service.generate("app", id, &prompt, &options, |_| ControlFlow::Continue(()));
-                    Box::pin(called.map(|served| served.map(|served| Some(served.answer.tokens))))
+                    called.map(|served| served.map(|served| Some(served.answer.tokens))).boxed_local()
                 };
                 let mut done = None;
                 for _ in 0..polls.unwrap_or(0) {
