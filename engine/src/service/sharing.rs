@@ -17,6 +17,10 @@ type Found = (ChunkKey, ChunkEntry, u32);
 impl Service {
     /// Take hold of what other contexts of the app have in memory of the chunks that a context misses. Returns how many.
     pub(super) fn share(&mut self, key: u64) -> Result<usize> {
+        if self.generation != self.engine.generation {
+            // Another device was opened meanwhile: the books are not about it yet.
+            return Ok(0);
+        }
         let found = self.same_elsewhere(key)?;
         let mut shared = 0;
         for (index, (from, place, level)) in found {
