@@ -1,6 +1,6 @@
 //! Where chunks of several widths lie in one arena of units: a pool for each width, which grows and shrinks by slabs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{KvGeometry, Width};
 
@@ -25,8 +25,8 @@ struct Slab {
     width: Width,
     /// Chunks of that width that it could hold.
     room: u32,
-    /// Which are taken.
-    taken: BTreeSet<u32>,
+    /// Which are taken, and by how many.
+    taken: BTreeMap<u32, u32>,
 }
 
 /// An arena of units, the same for all layers. Places are handed out lowest first, so that a small load touches little
@@ -93,7 +93,7 @@ impl Arena {
             let mut from = begin;
             if let Some(inside) = &self.slabs[slab as usize] {
                 let units = self.units[inside.width as usize];
-                for at in &inside.taken {
+                for at in inside.taken.keys() {
                     free.push(from..begin + at * units);
                     from = begin + (at + 1) * units;
                 }
@@ -116,33 +116,57 @@ impl Arena {
                 self.free.remove(&slab);
                 self.used += self.slab_size(slab);
                 let room = self.slab_size(slab) / units;
-                self.slabs[slab as usize] = Some(Slab { width, room, taken: BTreeSet::new() });
+                self.slabs[slab as usize] = Some(Slab { width, room, taken: BTreeMap::new() });
                 self.open[width as usize].insert(slab);
                 slab
             }
         };
         let Some(inside) = &mut self.slabs[slab as usize] else { unreachable!("open slabs have a width") };
-        let at = (0..inside.room).find(|at| !inside.taken.contains(at)).expect("open slabs have room");
-        inside.taken.insert(at);
+        let at = (0..inside.room).find(|at| !inside.taken.contains_key(at)).expect("open slabs have room");
+        inside.taken.insert(at, 1);
         if inside.taken.len() as u32 == inside.room {
             self.open[width as usize].remove(&slab);
         }
         Ok(slab * self.slab_units + at * units)
     }
 
-    /// Give a place back.
+    /// One more holds a place: it is free when all have given it back.
     ///
     /// # Panics
-    /// If it was not taken for that width: two contexts would share it.
-    pub fn give(&mut self, width: Width, place: u32) {
-        let (slab, rest) = (place / self.slab_units, place % self.slab_units);
-        let units = self.units[width as usize];
+    /// If it was not taken for that width.
+    pub fn hold(&mut self, width: Width, place: u32) {
+        *self.holders_mut(width, place) += 1;
+    }
+
+    /// Whether more than one holds a place: then nobody may write to it.
+    ///
+    /// # Panics
+    /// If it was not taken for that width.
+    pub fn is_shared(&mut self, width: Width, place: u32) -> bool {
+        *self.holders_mut(width, place) > 1
+    }
+
+    fn holders_mut(&mut self, width: Width, place: u32) -> &mut u32 {
+        let (slab, rest, units) = (place / self.slab_units, place % self.slab_units, self.units[width as usize]);
         let inside = self.slabs.get_mut(slab as usize).and_then(Option::as_mut).filter(|slab| slab.width == width);
-        let inside = inside.unwrap_or_else(|| panic!("place {place} was not in use by {width:?}"));
-        assert!(
-            rest.is_multiple_of(units) && inside.taken.remove(&(rest / units)),
-            "place {place} was not in use by {width:?}"
-        );
+        let holders =
+            inside.filter(|_| rest.is_multiple_of(units)).and_then(|slab| slab.taken.get_mut(&(rest / units)));
+        holders.unwrap_or_else(|| panic!("place {place} was not in use by {width:?}"))
+    }
+
+    /// Give a place back. The last to hold it frees it.
+    ///
+    /// # Panics
+    /// If it was not taken for that width: two contexts would take it for their own.
+    pub fn give(&mut self, width: Width, place: u32) {
+        let holders = self.holders_mut(width, place);
+        *holders -= 1;
+        if *holders > 0 {
+            return;
+        }
+        let (slab, rest) = (place / self.slab_units, place % self.slab_units);
+        let Some(inside) = &mut self.slabs[slab as usize] else { unreachable!("it holds the place") };
+        inside.taken.remove(&(rest / self.units[width as usize]));
         if inside.taken.is_empty() {
             self.slabs[slab as usize] = None;
             self.open[width as usize].remove(&slab);
@@ -226,6 +250,20 @@ mod tests {
             let share = f64::from(chunks * geometry.units(width)) / f64::from(arena.capacity());
             assert!(share > 0.98, "{width:?}: {share}");
         }
+    }
+
+    #[test]
+    fn a_place_is_free_when_all_who_hold_it_gave_it_back() {
+        let geometry = KvGeometry { layers: 1, groups: 1, head_dim: 64, written: Width::W16 };
+        let mut arena = Arena::new(&geometry, 320);
+        let place = arena.take(Width::W4).unwrap();
+        arena.hold(Width::W4, place);
+        assert!(arena.is_shared(Width::W4, place));
+        arena.give(Width::W4, place);
+        assert!(!arena.is_shared(Width::W4, place));
+        assert!(arena.used() > 0 && arena.take(Width::W4) != Ok(place), "it is held still");
+        arena.give(Width::W4, place);
+        assert_eq!(arena.take(Width::W4), Ok(place));
     }
 
     #[test]

@@ -99,6 +99,17 @@ impl ChunkTable {
         Ok(entry)
     }
 
+    /// Chunk `index`, which is not in memory and is full, is the one that another table has at `entry`: from here on both hold
+    /// it, and neither writes to it.
+    ///
+    /// # Panics
+    /// If it is in memory, or not full.
+    pub fn share(&mut self, index: usize, entry: ChunkEntry, arena: &mut Arena) {
+        assert!(self.entries[index].is_none() && index < self.sealed(), "chunk {index} is in memory, or not full");
+        arena.hold(entry.width, entry.place);
+        self.entries[index] = Some(entry);
+    }
+
     /// Chunk `index` leaves memory, if it is there.
     pub fn evict(&mut self, index: usize, arena: &mut Arena) {
         if let Some(entry) = self.entries.get_mut(index).and_then(Option::take) {
@@ -129,11 +140,12 @@ impl ChunkTable {
     }
 
     /// Forget all but the first `tokens` tokens, giving back the places of chunks that become empty. A chunk that is cut
-    /// must be written to again: where it is quantised, or not in memory, it is dropped whole.
+    /// must be written to again: where it is quantised, shared, or not in memory, it is dropped whole.
     pub fn truncate(&mut self, tokens: usize, arena: &mut Arena) {
         self.tokens = self.tokens.min(tokens);
         let cut = self.entries.get(self.tokens / CHUNK_TOKENS);
-        if cut.is_some_and(|entry| entry.is_none_or(|entry| entry.width.is_quantised())) {
+        let mut is_fixed = |entry: ChunkEntry| entry.width.is_quantised() || arena.is_shared(entry.width, entry.place);
+        if cut.is_some_and(|entry| entry.is_none_or(&mut is_fixed)) {
             self.tokens -= self.tokens % CHUNK_TOKENS;
         }
         self.drop_chunks(self.tokens.div_ceil(CHUNK_TOKENS), arena);
@@ -186,6 +198,24 @@ mod tests {
         table.truncate(30, &mut arena);
         assert_eq!((table.tokens(), table.entries().len()), (16, 1), "half a quantised chunk cannot be continued");
         table.truncate(0, &mut arena);
+        assert_eq!(arena.used(), 0);
+    }
+
+    #[test]
+    fn tables_share_chunks_and_write_to_none_of_them() {
+        let (mut arena, mut one) = (arena(4), ChunkTable::new());
+        one.grow(40, Width::W16, &mut arena).unwrap();
+        one.wrote(40);
+        let mut other = ChunkTable::absent(40);
+        (0..2).for_each(|i| other.share(i, one.entries()[i].unwrap(), &mut arena));
+        assert_eq!((arena.used(), &one.entries()[..2]), (96, &other.entries()[..2]));
+        one.truncate(30, &mut arena);
+        assert_eq!((one.tokens(), arena.used()), (16, 64), "half a shared chunk is not continued in place");
+        one.truncate(0, &mut arena);
+        assert_eq!(arena.used(), 64, "the other holds both");
+        other.truncate(30, &mut arena);
+        assert_eq!((other.tokens(), arena.used()), (30, 64), "what nobody else holds is continued");
+        other.truncate(0, &mut arena);
         assert_eq!(arena.used(), 0);
     }
 

@@ -155,6 +155,47 @@ fn a_call_that_is_dropped_or_fails_leaves_the_context_as_it_was() {
     ask(&mut service, "app", id, &ids(5, 4), 3).unwrap();
 }
 
+/// What a call evicts is written first under some policies; a call that is dropped there has evicted it all the same.
+#[test]
+fn a_call_that_is_dropped_leaves_others_as_they_were() {
+    let run = |polls: usize| {
+        let medium = Arc::new(MemoryMedium::new());
+        let mut service = small(&medium, 1, 16, by(Policy::ChunkSwap));
+        let [id, other] = [1, 2].map(|seed| {
+            let id = block_on(service.create("app", None)).unwrap();
+            ask(&mut service, "app", id, &ids(90, seed), 3).unwrap();
+            id
+        });
+        // The last chunk is on disk as it was before it was continued.
+        block_on(service.set_memory_budget(0)).unwrap();
+        block_on(service.set_memory_budget(u64::MAX)).unwrap();
+        for id in [id, other] {
+            ask(&mut service, "app", id, &ids(3, 5), 2).unwrap();
+        }
+        let prompt = ids(140, 3);
+        let options = greedy(3);
+        let mut call = Box::pin(service.generate("app", id, &prompt, &options, |_| ControlFlow::Continue(())));
+        for _ in 0..polls {
+            if (&mut call).now_or_never().is_some() {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        drop(call);
+        let kept = block_on(service.usage("app", other)).unwrap().residence;
+        (kept, [other, id].map(|id| ask(&mut service, "app", id, &ids(4, 4), 3).unwrap().answer.tokens[0]))
+    };
+    let (kept, [other, _]) = run(0);
+    assert_eq!(kept, Residence::Memory);
+    let mut evicting = 0;
+    for polls in 1..12 {
+        let (kept, [same, _]) = run(polls);
+        assert_eq!(same, other, "after {polls} polls");
+        evicting += usize::from(kept != Residence::Memory);
+    }
+    assert!(evicting > 0);
+}
+
 #[test]
 fn an_app_cannot_reach_anothers_contexts_and_has_its_limit() {
     let medium = Arc::new(MemoryMedium::new());
@@ -229,7 +270,8 @@ fn chunks_know_the_level_that_wrote_them() {
     // The unfinished chunk at the end is not shared.
     assert_eq!((lower.switch.read, lower.switch.recomputed), (6, 1), "a level below both reads both");
     let high = at(&mut service, id, &ids(2, 3), 100);
-    assert_eq!((high.switch.read, high.switch.recomputed), (4, 3), "the lower level's are computed anew");
+    // The fork has the first four, and its lower level's are of no use.
+    assert_eq!((high.switch.shared, high.switch.recomputed), (4, 3), "the lower level's are computed anew");
     assert_eq!(levels(&mut service, id), [(100, 8)].into());
 
     // Idle time brings the fork up; then it is as if the smaller model had never been.

@@ -3,12 +3,15 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use concertina::kv::store::{Fault, MemoryMedium, Options as StoreOptions, Store};
-use concertina::service::{ContextId, Policy, Service};
-use concertina::{Engine, Options, Result};
-use concertina_tests::system::{ask, by, ids, load, note, options, serve, store, tiny};
+use concertina::service::{ContextId, Policy, Service, ServiceOptions, Split};
+use concertina::{Engine, Error, Options, Result};
+use concertina_tests::system::{ask, by, greedy, ids, load, note, options, serve, store, tiny};
+use futures::FutureExt as _;
+use futures::future::LocalBoxFuture;
 use pollster::block_on;
 
 fn engine(options: Options) -> Engine {
@@ -147,7 +150,7 @@ fn pieces(bytes: &[u8]) -> BTreeSet<[u8; 16]> {
     bytes.chunks_exact(16).filter(telling).map(|piece| piece.try_into().expect("16 bytes")).collect()
 }
 
-/// Two apps that say the same share nothing: the second has to compute what the first one has on disk.
+/// Two apps that say the same share nothing: the second has to compute what the first one has, on disk and in memory.
 #[test]
 fn apps_do_not_share_what_they_both_say() {
     let medium = Arc::new(MemoryMedium::new());
@@ -156,10 +159,20 @@ fn apps_do_not_share_what_they_both_say() {
     let first = block_on(service.create("mail", Some(text))).unwrap();
     ask(&mut service, "mail", first, &ids(5, 1), 2).unwrap();
     block_on(service.idle()).unwrap();
-    for (app, shares) in [("mail", true), ("spy", false)] {
-        let id = block_on(service.create(app, Some(text))).unwrap();
-        let served = ask(&mut service, app, id, &ids(5, 1), 2).unwrap();
-        assert_eq!(served.switch.read > 0, shares, "{app}: {:?}", served.switch);
+    for in_memory in [true, false] {
+        for (app, shares) in [("mail", true), ("spy", false)] {
+            if !in_memory {
+                block_on(service.set_memory_budget(0)).unwrap();
+                block_on(service.set_memory_budget(u64::MAX)).unwrap();
+            }
+            let id = block_on(service.create(app, Some(text))).unwrap();
+            let switch = ask(&mut service, app, id, &ids(5, 1), 2).unwrap().switch;
+            let found = if in_memory { switch.shared } else { switch.read };
+            assert_eq!(found > 0, shares, "{app}: {switch:?}");
+            let usage = block_on(service.usage(app, id)).unwrap();
+            assert_eq!(usage.shared_bytes > 0, shares && in_memory, "{app}: {usage:?}");
+            block_on(service.delete(app, id)).unwrap();
+        }
     }
 }
 
@@ -175,4 +188,83 @@ fn a_lost_device_costs_time_only() {
     let served = ask(&mut service, "mail", twin, &ids(4, 2), 6).unwrap();
     assert_eq!(served.answer.tokens, expected);
     assert!(served.switch.read > 0, "what is on disk was read: {:?}", served.switch);
+}
+
+/// The same calls, with the device lost at some point while one context comes back, its chunks read and computed in turn, some
+/// of them damaged, and the other's evicted. The call may fail, once, and nothing else may show: not in the answers that follow,
+/// and not in those of the next process, which reads what this one wrote.
+#[test]
+fn a_device_lost_in_the_middle_of_a_restore_costs_a_call_at_most() {
+    for policy in [Policy::OursNoCompression, Policy::ChunkSwap] {
+        let good = Arc::new(MemoryMedium::new());
+        let split = |split| ServiceOptions { split, ..by(policy) };
+        let small = |medium: &Arc<MemoryMedium>, opening, how| {
+            serve(store(medium, opening), how, Options { kv_budget_bytes: 300_000, ..options(None) }, engine)
+        };
+        let mut service = small(&good, 1, split(Split::Planned));
+        let [id, other] = [1, 2].map(|seed| {
+            let id = block_on(service.create("app", None)).unwrap();
+            ask(&mut service, "app", id, &ids(200, seed), 3).unwrap();
+            id
+        });
+        // Some policies write what goes, and only then.
+        block_on(service.set_memory_budget(0)).unwrap();
+        block_on(service.close()).unwrap();
+        for at in (100..good.bytes("seg.00000000").expect("a segment").len() as u64).step_by(70_000) {
+            good.corrupt("seg.00000000", at, 1);
+        }
+        // Polls of the call before the device is lost.
+        let run = |prewarms: bool, polls: Option<usize>| {
+            let medium = Arc::new(good.copy());
+            let mut service = small(&medium, 2, split(Split::Alternating));
+            let mut answers = vec![ask(&mut service, "app", other, &ids(3, 3), 4).unwrap().answer.tokens];
+            let destroy = service.engine().destroyer().expect("a GPU");
+            let mut lost = None;
+            {
+                let (prompt, options) = (ids(3, 4), greedy(4));
+                let mut call: LocalBoxFuture<'_, Result<Option<Vec<u32>>>> = if prewarms {
+                    service.prewarm("app", id, 100).map(|switch| switch.map(|_| None)).boxed_local()
+                } else {
+                    let called = service.generate("app", id, &prompt, &options, |_| ControlFlow::Continue(()));
+                    called.map(|served| served.map(|served| Some(served.answer.tokens))).boxed_local()
+                };
+                let mut done = None;
+                for _ in 0..polls.unwrap_or(0) {
+                    done = done.or_else(|| (&mut call).now_or_never());
+                    std::thread::sleep(std::time::Duration::from_millis(2));
+                }
+                if polls.is_some() {
+                    destroy();
+                }
+                match done.unwrap_or_else(|| block_on(call)) {
+                    Ok(answer) => answers.extend(answer),
+                    Err(e) => lost = Some(e),
+                }
+            }
+            if let Some(e) = &lost {
+                assert!(matches!(e, Error::DeviceLost(_)), "{policy:?}, {polls:?}: {e}");
+            }
+            if lost.is_some() || prewarms {
+                answers.push(ask(&mut service, "app", id, &ids(3, 4), 4).unwrap().answer.tokens);
+            }
+            answers.push(ask(&mut service, "app", other, &ids(3, 5), 4).unwrap().answer.tokens);
+            let (used, peak, limit) = service.memory();
+            assert!(used <= limit && peak <= limit);
+            block_on(service.close()).unwrap();
+            let mut service = small(&medium, 3, split(Split::AllRead));
+            answers.extend([id, other].map(|id| ask(&mut service, "app", id, &ids(3, 6), 4).unwrap().answer.tokens));
+            (answers, lost.is_some())
+        };
+        let mut failed = 0;
+        for prewarms in [false, true] {
+            let expected = run(prewarms, None).0;
+            for polls in [0, 1, 2, 4, 7, 12] {
+                let (answers, lost) = run(prewarms, Some(polls));
+                assert_eq!(answers, expected, "{policy:?}, lost after {polls} polls");
+                failed += usize::from(lost);
+            }
+        }
+        note(format!("{policy:?}: {failed} of 12 calls failed"));
+        assert!(failed > 0, "{policy:?}: the device was lost in the middle of no call");
+    }
 }

@@ -154,6 +154,13 @@ impl Context {
         self.table.bring(chunk, width, &mut state.arena)
     }
 
+    /// A full chunk that is not in memory is the one that another context has at `place`.
+    pub(crate) fn share(&mut self, chunk: usize, place: ChunkEntry) {
+        let mut state = self.kv.lock().unwrap_or_else(PoisonError::into_inner);
+        self.table_is_new = true;
+        self.table.share(chunk, place, &mut state.arena);
+    }
+
     /// A chunk leaves memory.
     pub(crate) fn evict(&mut self, chunk: usize) {
         let mut state = self.kv.lock().unwrap_or_else(PoisonError::into_inner);

@@ -24,6 +24,7 @@ pub struct Engine {
     pub(crate) options: Options,
     pub(crate) device: Option<Device>,
     pub(crate) generation: u64,
+    held: bool,
     /// Sub-models that were set, to be set again on a new device.
     pub(crate) sub_models: Vec<SubModel>,
     /// Their recovery adapters, likewise.
@@ -67,6 +68,7 @@ impl Engine {
             options,
             device: None,
             generation: 0,
+            held: false,
             sub_models: Vec::new(),
             adapters: Vec::new(),
             table: Vec::new(),
@@ -125,11 +127,20 @@ impl Engine {
                 Backend::Cpu(_) => false,
             },
         };
+        if lost && self.held {
+            return Err(Error::DeviceLost("what a call had brought there is gone".into()));
+        }
         if lost {
             log::warn!("opening a new GPU device and loading the model again");
             self.open_device(&mut |_, _| {}).await?;
         }
         self.device.as_mut().ok_or_else(|| Error::DeviceLost("it could not be opened again".into()))
+    }
+
+    /// While a device is held a lost one is an error and no other is opened: who has brought keys and values there step by step
+    /// must not go on with one that has none of them.
+    pub(crate) fn hold_device(&mut self, held: bool) {
+        self.held = held;
     }
 
     /// Name of the adapter.

@@ -133,9 +133,11 @@ impl Service {
             let left = entry.context.table.tokens();
             self.manager.truncate(key, left);
         }
+        let shared = self.share(key)?;
         let plan = self.manager.enter(key, &self.rates)?;
         self.running = Some(key);
-        let mut switch = Switch { evicted: plan.evict.len(), ..Switch::default() };
+        self.engine.hold_device(true);
+        let mut switch = Switch { evicted: plan.evict.len(), shared, ..Switch::default() };
         switch.written = self.carry_out(&plan.evict).await?;
         let level = self.entry(key)?.level;
         let sub = self.engine.sub_model(level)?;
@@ -281,8 +283,8 @@ impl Service {
             // No room for the copies: somebody else's chunks go.
             let before = changed;
             for _ in 0..AT_ONCE {
-                let Some(eviction) = self.manager.evict_one() else { break };
-                self.carry_out(&[eviction]).await?;
+                let evictions = self.manager.free_one();
+                self.carry_out(&evictions).await?;
             }
             let entry = self.entries.get_mut(&key).ok_or_else(unknown)?;
             changed += self.engine.requantise(&mut entry.context, &wanted).await?;
@@ -333,6 +335,7 @@ impl Service {
         match result {
             Ok(value) => {
                 self.running = None;
+                self.engine.hold_device(false);
                 Ok(value)
             }
             Err(e) => {
@@ -347,6 +350,8 @@ impl Service {
     pub(super) async fn recover(&mut self) -> Result<()> {
         let reports = self.keeper.reports();
         self.note(reports);
+        self.engine.hold_device(false);
+        self.let_go();
         let Some(key) = self.running.take() else { return Ok(()) };
         let entry = self.entry(key)?;
         let app = entry.app.clone();

@@ -36,7 +36,7 @@ impl Service {
     }
 
     /// A new context that begins with the first `keep` tokens of another of the app (`None`: all), and shares their chunks
-    /// on disk.
+    /// on disk and, when it is called, in memory.
     ///
     /// # Errors
     /// As [`Service::create`]; [`Error::Store`] for a context that the app has not, or with fewer tokens.
@@ -263,6 +263,7 @@ impl Service {
             n if n == state.len() => Residence::Memory,
             _ => Residence::Partly,
         };
+        let (memory_bytes, shared_bytes) = self.manager.memory_bytes(info.id.0);
         let entry = self.entries.get(&info.id.0);
         let levels = entry.map_or_else(
             || info.levels.clone(),
@@ -283,7 +284,8 @@ impl Service {
             pinned: info.pinned,
             residence,
             memory_chunks,
-            memory_bytes: self.manager.memory_bytes(info.id.0),
+            memory_bytes,
+            shared_bytes,
             disk_chunks: info.chunks,
             disk_bytes: info.chunk_bytes,
             evicted_after: order.iter().position(|key| *key == info.id.0),

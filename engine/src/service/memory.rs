@@ -5,6 +5,7 @@ use concertina_kv::{CHUNK_TOKENS, ChunkEntry, Width};
 
 use super::keeper::{Outgoing, Report};
 use super::{Entry, Service};
+use crate::api::engine::Device;
 use crate::{Context, Error, Result};
 
 /// Bytes that are read back from the device at once.
@@ -22,8 +23,9 @@ impl Service {
     /// Drop chunks, writing those first that must be. Returns how many were written.
     pub(super) async fn carry_out(&mut self, evictions: &[Eviction]) -> Result<usize> {
         let mut written = 0;
-        for of_context in evictions.chunk_by(|a, b| a.key.0 == b.key.0) {
-            let key = of_context[0].key.0;
+        self.leaving.extend_from_slice(evictions);
+        while let Some(Eviction { key: (key, _), .. }) = self.leaving.first().copied() {
+            let of_context: Vec<Eviction> = self.leaving.iter().take_while(|e| e.key.0 == key).copied().collect();
             let unsaved: Vec<u32> = of_context.iter().filter(|e| e.write).map(|e| e.key.1).collect();
             if !unsaved.is_empty() {
                 written += unsaved.len();
@@ -31,11 +33,26 @@ impl Service {
                 let reports = self.keeper.settle(key).await;
                 self.note(reports);
             }
-            if let Some(entry) = self.entries.get_mut(&key) {
-                of_context.iter().for_each(|eviction| entry.context.evict(eviction.key.1 as usize));
-            }
+            self.leaving.drain(..of_context.len());
+            of_context.into_iter().for_each(|eviction| self.evict(eviction));
         }
         Ok(written)
+    }
+
+    fn evict(&mut self, Eviction { key: (key, index), .. }: Eviction) {
+        if let Some(entry) = self.entries.get_mut(&key) {
+            entry.context.evict(index as usize);
+        }
+    }
+
+    /// A call ended before the chunks that it had evicted were written: they go all the same, and are computed anew.
+    pub(super) fn let_go(&mut self) {
+        for eviction in std::mem::take(&mut self.leaving) {
+            if eviction.write {
+                self.manager.write_failed(eviction.key);
+            }
+            self.evict(eviction);
+        }
     }
 
     /// A place for a chunk, which the books have made room for. Slabs may be too short for its width all the same; then
@@ -45,8 +62,11 @@ impl Service {
             match self.entry_mut(key)?.context.bring(chunk as usize, width) {
                 Ok(entry) => return Ok(entry),
                 Err(full) => {
-                    let Some(eviction) = self.manager.evict_one() else { return Err(full.into()) };
-                    self.carry_out(&[eviction]).await?;
+                    let evictions = self.manager.free_one();
+                    if evictions.is_empty() {
+                        return Err(full.into());
+                    }
+                    self.carry_out(&evictions).await?;
                 }
             }
         }
@@ -65,10 +85,11 @@ impl Service {
         let new = tokens.div_ceil(CHUNK_TOKENS) - entry.context.table.entries().len();
         let mut missing = new;
         while missing > 0 && !self.entry(key)?.context.has_room(missing) {
-            match self.manager.evict_one() {
-                Some(eviction) => drop(self.carry_out(&[eviction]).await?),
-                None => missing = 0,
+            let evictions = self.manager.free_one();
+            if evictions.is_empty() {
+                missing = 0;
             }
+            self.carry_out(&evictions).await?;
         }
         Ok(())
     }
@@ -98,7 +119,7 @@ impl Service {
             }
             rest = &rest[taken..];
             let app = entry.app.clone();
-            let device = self.engine.device().await?;
+            let device = self.same_device().await?;
             let contents = device.forward.read_chunks(&mut device.backend, &places).await?;
             self.keeper.write(&app, key, layers, outgoing, contents);
         }
@@ -115,6 +136,15 @@ impl Service {
                 entry.set_readers(readers);
             }
         }
+    }
+
+    /// The device that the books are about: on another one there is not what they say.
+    async fn same_device(&mut self) -> Result<&mut Device> {
+        let known = self.generation;
+        self.engine.device().await?;
+        let same = self.engine.generation == known;
+        let device = self.engine.device.as_mut().filter(|_| same);
+        device.ok_or_else(|| Error::DeviceLost("chunks that were to be written are gone".into()))
     }
 
     /// The device was lost and with it everything in memory.

@@ -20,13 +20,14 @@ mod options;
 mod rates;
 mod report;
 mod restore;
+mod sharing;
 mod slo;
 mod turns;
 
 use std::collections::BTreeMap;
 
 use concertina_formats::Model;
-use concertina_kv::policy::{ChunkBytes, Manager, Rates};
+use concertina_kv::policy::{ChunkBytes, Eviction, Manager, Rates};
 use concertina_kv::store::{ModelId, Store};
 use concertina_kv::{KvGeometry, Width};
 use web_time::{SystemTime, UNIX_EPOCH};
@@ -75,6 +76,8 @@ pub struct Service {
     generation: u64,
     /// The context whose call has begun and has not returned.
     running: Option<u64>,
+    /// Chunks that the books have let go of and that are still in their places, because they are written first.
+    leaving: Vec<Eviction>,
 }
 
 impl Service {
@@ -107,6 +110,7 @@ impl Service {
             rates,
             entries: BTreeMap::new(),
             running: None,
+            leaving: Vec::new(),
         };
         if !known {
             service.measure_rates().await?;
@@ -121,6 +125,8 @@ impl Service {
 
     /// The engine, for what does not concern contexts of the service.
     pub fn engine_mut(&mut self) -> &mut Engine {
+        // A call that was dropped is over.
+        self.engine.hold_device(false);
         &mut self.engine
     }
 
@@ -161,6 +167,7 @@ impl Service {
     /// If a chunk must be written before it goes and the device fails.
     pub async fn set_memory_budget(&mut self, bytes: u64) -> Result<()> {
         self.recover().await?;
+        self.sync_device().await?;
         let most = memory_budget(&mut self.engine, self.geometry).await?;
         let evictions = self.manager.set_budget(bytes.min(most));
         self.carry_out(&evictions).await.map(drop)

@@ -39,8 +39,10 @@ pub struct ContextUsage {
     pub memory_chunks: BTreeMap<usize, usize>,
     /// Chunks by the level that computed them: percent, count. Those that are neither in memory nor on disk have none.
     pub levels: BTreeMap<u32, usize>,
-    /// Bytes of its chunks in memory.
+    /// Bytes of its chunks in memory; contexts that share a chunk count it each.
     pub memory_bytes: u64,
+    /// Of those, bytes that other contexts of the app hold too, which are in memory once.
+    pub shared_bytes: u64,
     /// Chunks on disk.
     pub disk_chunks: usize,
     /// Bytes of its chunks on disk; contexts that share a chunk count it each.
@@ -60,6 +62,8 @@ pub struct Switch {
     pub evicted: usize,
     /// Of those, chunks that had to be written first.
     pub written: usize,
+    /// Chunks that another context of the app had in memory.
+    pub shared: usize,
     /// Chunks read from disk.
     pub read: usize,
     /// Their bytes on disk.

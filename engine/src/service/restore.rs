@@ -86,6 +86,9 @@ impl Service {
         } else {
             read_s = start.elapsed().as_secs_f64();
         }
+        if plan.given_up {
+            self.rates.forgive_split();
+        }
         if switch.lost > 0 {
             return Ok(());
         }

@@ -92,6 +92,7 @@ impl Service {
     ) -> Result<f64> {
         self.recover().await?;
         self.load(app, context).await?;
+        self.share(context.0)?;
         // As the chunks will be once they are back.
         let state = self.manager.state(context.0);
         let widths: Widths = state.into_iter().filter_map(|(memory, disk)| memory.or(disk)).collect();
@@ -103,6 +104,7 @@ impl Service {
         self.recover().await?;
         self.load(app, context).await?;
         let key = context.0;
+        self.share(key)?;
         let before_ms = self.manager.restore_s(key, &self.rates) * 1e3;
         let levels: Vec<u32> = planner.profile().levels.iter().map(|cost| cost.level).collect();
         let mut stale = Vec::with_capacity(levels.len());

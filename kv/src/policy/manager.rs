@@ -3,8 +3,13 @@
 //! A call goes: [`enter`](Manager::enter) locks the context, evicts others and plans the restore;
 //! [`grow`](Manager::grow) makes room as tokens come; [`finish`](Manager::finish) chooses widths, says what to write, and
 //! unlocks. Bytes are reserved here before the caller allocates them, so the budget holds whatever happens.
+//!
+//! Contexts may hold one page for chunks that are the same ([`share`](Manager::share)). The budget counts it once, until the
+//! last of them lets go. Each of them has its own place in the eviction order: evicting one of several takes the chunk from
+//! that context alone and frees nothing. Only who is left alone with a page makes it narrower or continues it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::budget::Budget;
 use super::features::{Compression, Features};
@@ -62,10 +67,16 @@ pub struct Return {
     pub write: Vec<(u32, Width)>,
 }
 
-#[derive(Debug, Clone, Copy)]
+/// Memory of a chunk, and its width. Chunks that are the same hold clones of it.
+type Page = Arc<Width>;
+
+fn is_shared(page: &Page) -> bool {
+    Arc::strong_count(page) > 1
+}
+
+#[derive(Debug, Clone)]
 struct Chunk {
-    /// Width in memory.
-    memory: Option<Width>,
+    memory: Option<Page>,
     /// Width on disk.
     disk: Option<Width>,
     density: f64,
@@ -148,9 +159,27 @@ impl<B: ChunkBytes> Manager<B> {
         chunks.skip(from).for_each(|chunk| chunk.disk = None);
     }
 
-    /// Drop the chunk that goes first, because its place is needed whatever the books say.
-    pub fn evict_one(&mut self) -> Option<Eviction> {
-        self.order.first().and_then(|key| self.evict(key))
+    /// Drop the page that goes first, because its place is needed whatever the books say: the chunks of all who hold it, and
+    /// those before them in the order. Empty: there is none.
+    pub fn free_one(&mut self) -> Vec<Eviction> {
+        let (used, mut evicted) = (self.budget.used(), Vec::new());
+        while self.budget.used() == used
+            && let Some(eviction) = self.order.first().and_then(|key| self.evict(key))
+        {
+            evicted.push(eviction);
+        }
+        evicted
+    }
+
+    /// Chunk `key`, which is not in memory, is the same as chunk `from` of another context: it takes hold of the same page.
+    /// False, and nothing has changed, where `from` is not in memory or `key` is.
+    pub fn share(&mut self, key: ChunkKey, from: ChunkKey) -> bool {
+        let Some(page) = self.chunk(from).and_then(|chunk| chunk.memory.clone()) else { return false };
+        let Some(chunk) = self.chunk_mut(key).filter(|chunk| chunk.memory.is_none()) else { return false };
+        let width = *page;
+        chunk.memory = Some(page);
+        self.order.insert(key, width, 0);
+        true
     }
 
     /// A chunk could not be brought to the width that [`finish`](Self::finish) chose, and keeps another. Where the books
@@ -170,10 +199,11 @@ impl<B: ChunkBytes> Manager<B> {
         self.set_memory(key, Some(width));
     }
 
-    /// Bytes of a context's chunks in memory.
-    pub fn memory_bytes(&self, context: u64) -> u64 {
-        let chunks = self.contexts.get(&context).into_iter().flatten();
-        chunks.filter_map(|chunk| chunk.memory).map(|width| self.bytes.memory(width)).sum()
+    /// Bytes of a context's chunks in memory, and of those the bytes of pages that other contexts hold too.
+    pub fn memory_bytes(&self, context: u64) -> (u64, u64) {
+        let pages = || self.contexts.get(&context).into_iter().flatten().filter_map(|chunk| chunk.memory.as_ref());
+        let bytes = |page: &Page| self.bytes.memory(**page);
+        (pages().map(bytes).sum(), pages().filter(|page| is_shared(page)).map(bytes).sum())
     }
 
     /// Forget a context. Its memory is free.
@@ -198,7 +228,7 @@ impl<B: ChunkBytes> Manager<B> {
     /// Width in memory and on disk of each chunk of a context.
     pub fn state(&self, context: u64) -> Vec<(Option<Width>, Option<Width>)> {
         let chunks = self.contexts.get(&context);
-        chunks.into_iter().flatten().map(|chunk| (chunk.memory, chunk.disk)).collect()
+        chunks.into_iter().flatten().map(|chunk| (chunk.memory.as_deref().copied(), chunk.disk)).collect()
     }
 
     /// Chunks that may be dropped, first to last.
@@ -278,8 +308,8 @@ impl<B: ChunkBytes> Manager<B> {
         Ok(evict)
     }
 
-    /// Forget chunks from `keep` tokens on. A chunk that is cut can be continued only if it has 16 bits; otherwise it is
-    /// to be computed anew.
+    /// Forget chunks from `keep` tokens on. A chunk that is cut can be continued only if it has 16 bits and nobody shares it;
+    /// otherwise it is to be computed anew.
     pub fn truncate(&mut self, context: u64, keep: usize) {
         let whole = keep / CHUNK_TOKENS;
         let have = self.contexts.get(&context).map_or(0, Vec::len);
@@ -290,7 +320,7 @@ impl<B: ChunkBytes> Manager<B> {
         chunks.truncate(keep.div_ceil(CHUNK_TOKENS));
         if let Some(cut) = chunks.get_mut(whole) {
             cut.disk = None;
-            if cut.memory.is_some_and(|width| width != Width::W16) {
+            if cut.memory.as_ref().is_some_and(|page| **page != Width::W16 || is_shared(page)) {
                 self.release((context, whole as u32));
             }
         }
@@ -306,23 +336,30 @@ impl<B: ChunkBytes> Manager<B> {
         }
         // A chunk that is not full yet will be continued, in 16 bits.
         let whole = &chunks[..full.min(chunks.len())];
+        let width_of = |chunk: &Chunk| chunk.memory.as_deref().copied();
         let widths: Vec<Option<Width>> = match self.features.compression {
-            Compression::None => whole.iter().map(|chunk| chunk.memory).collect(),
-            Compression::Uniform(width) => whole.iter().map(|chunk| chunk.memory.map(|now| now.max(width))).collect(),
+            Compression::None => whole.iter().map(width_of).collect(),
+            Compression::Uniform(width) => {
+                whole.iter().map(|chunk| width_of(chunk).map(|now| now.max(width))).collect()
+            }
             Compression::Tolerance => {
                 let tolerance = |chunk: &Chunk| ChunkTolerance {
                     density: chunk.density,
-                    width: chunk.memory.or(chunk.disk).unwrap_or(Width::W16),
+                    width: width_of(chunk).or(chunk.disk).unwrap_or(Width::W16),
                 };
                 let known: Vec<ChunkTolerance> = whole.iter().map(tolerance).collect();
                 let chosen = choose_widths(&known, &self.errors, self.average_bits);
-                whole.iter().zip(chosen).map(|(chunk, width)| chunk.memory.map(|_| width)).collect()
+                whole.iter().zip(chosen).map(|(chunk, width)| width_of(chunk).map(|_| width)).collect()
             }
         };
         let changes: Vec<(u32, Width, Width)> = (0..)
             .zip(whole.iter().zip(widths))
-            .filter_map(|(index, (chunk, width))| Some((index, chunk.memory?, width?)))
-            .filter(|(_, from, to)| from != to)
+            // A narrower copy beside the page that others hold would take more memory, not less.
+            .filter_map(|(index, (chunk, to))| {
+                Some((index, chunk.memory.as_ref().filter(|page| !is_shared(page))?, to?))
+            })
+            .filter(|(_, page, to)| ***page != *to)
+            .map(|(index, page, to)| (index, **page, to))
             .collect();
         for (index, from, to) in changes {
             // Narrower is smaller: this cannot fail.
@@ -332,7 +369,7 @@ impl<B: ChunkBytes> Manager<B> {
         }
         if self.features.disk && self.features.ahead_of_time {
             for (index, chunk) in (0..).zip(self.contexts.get_mut(&context).into_iter().flatten()) {
-                if let Some(width) = chunk.memory
+                if let Some(width) = chunk.memory.as_deref().copied()
                     && chunk.disk != Some(width)
                 {
                     chunk.disk = Some(width);
@@ -378,7 +415,12 @@ impl<B: ChunkBytes> Manager<B> {
     /// Bytes that could be reserved if everything that is not locked went.
     fn available(&self) -> u64 {
         let chunks = self.order.locked().filter_map(|context| self.contexts.get(&context)).flatten();
-        let locked: u64 = chunks.filter_map(|chunk| chunk.memory).map(|width| self.bytes.memory(width)).sum();
+        let mut counted = BTreeSet::new();
+        let locked: u64 = chunks
+            .filter_map(|chunk| chunk.memory.as_ref())
+            .filter(|page| !is_shared(page) || counted.insert(Arc::as_ptr(page)))
+            .map(|page| self.bytes.memory(**page))
+            .sum();
         self.budget.limit().saturating_sub(locked)
     }
 
@@ -408,7 +450,7 @@ impl<B: ChunkBytes> Manager<B> {
     fn evict(&mut self, key: ChunkKey) -> Option<Eviction> {
         let disk = self.features.disk;
         let chunk = self.chunk_mut(key)?;
-        let width = chunk.memory?;
+        let width = chunk.memory.as_deref().copied()?;
         let write = disk && chunk.disk != Some(width);
         chunk.disk = disk.then_some(width);
         self.release(key);
@@ -416,7 +458,8 @@ impl<B: ChunkBytes> Manager<B> {
     }
 
     fn release(&mut self, key: ChunkKey) {
-        if let Some(width) = self.chunk_mut(key).and_then(|chunk| chunk.memory.take()) {
+        // The last to let go frees it.
+        if let Some(width) = self.chunk_mut(key).and_then(|chunk| chunk.memory.take()).and_then(Arc::into_inner) {
             self.budget.release(self.bytes.memory(width));
         }
         self.order.remove(key);
@@ -427,7 +470,7 @@ impl<B: ChunkBytes> Manager<B> {
         let Some(width) = width else { return };
         if self.budget.reserve(self.bytes.memory(width)).is_ok() {
             if let Some(chunk) = self.chunk_mut(key) {
-                chunk.memory = Some(width);
+                chunk.memory = Some(Page::new(width));
             }
             self.order.insert(key, width, 0);
         }
@@ -501,6 +544,30 @@ mod tests {
         ours.grow(1, 0, 32).unwrap();
         let refused = ours.grow(1, 32, 64).unwrap_err();
         assert_eq!((refused.limit, ours.budget().used(), ours.state(1).len()), (4000, 3200, 2));
+    }
+
+    #[test]
+    fn a_page_of_several_contexts_counts_once_and_is_not_continued() {
+        let mut manager = manager(Policy::OursNoCompression, 8 * 1600);
+        manager.enter(1, &rates()).unwrap();
+        manager.grow(1, 0, 96).unwrap();
+        manager.finish(1, 96, &[], 1);
+        manager.pin(1, true, 1);
+        manager.add(2, &[(None, 0.0); 6]);
+        (0..6)
+            .for_each(|index| assert!(manager.share((2, index), (1, index)) && !manager.share((2, index), (1, index))));
+        assert_eq!(manager.enter(2, &rates()).unwrap().restore.choice, crate::policy::Choice::Nothing);
+        assert_eq!(manager.grow(2, 96, 128), Ok(Vec::new()), "both are locked, and hold eight pages in all");
+        assert!(manager.grow(2, 128, 129).is_err());
+        assert_eq!(manager.memory_bytes(2), (8 * 1600, 6 * 1600));
+        manager.truncate(2, 40);
+        let here = |context| manager.state(context).iter().filter(|(memory, _)| memory.is_some()).count();
+        assert_eq!((here(1), here(2), manager.state(2).len()), (6, 2, 3), "half of a shared chunk is dropped");
+        assert_eq!((manager.free_one(), manager.budget().used()), (Vec::new(), 6 * 1600));
+        manager.stand_down(2, 2);
+        assert_eq!((manager.free_one().len(), manager.budget().used()), (2, 6 * 1600), "nothing is free by letting go");
+        manager.pin(1, false, 1);
+        assert!(manager.share((2, 0), (1, 0)) && manager.free_one().len() == 2 && manager.budget().used() == 5 * 1600);
     }
 
     #[test]

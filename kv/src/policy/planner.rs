@@ -41,7 +41,16 @@ impl Rates {
             self.split_factor = (0.5 * self.split_factor + 0.5 * seconds / planned_s).clamp(1.0, 16.0);
         }
     }
+
+    /// A restore was no split, for splits were slow before. They are not measured then, so that is forgotten little by little: now
+    /// and then one is tried again.
+    pub fn forgive_split(&mut self) {
+        self.split_factor += FORGIVEN * (1.0 - self.split_factor);
+    }
 }
+
+/// Share of what is held against splits that is forgotten with each restore that would have been one.
+const FORGIVEN: f64 = 0.03;
 
 /// A split must promise to take less than this share of what reading alone takes.
 const WORTH: f64 = 0.9;
@@ -86,6 +95,8 @@ pub struct RestorePlan {
     pub best_single_s: f64,
     /// What it came to.
     pub choice: Choice,
+    /// It would be a split if splits had not been slow before.
+    pub given_up: bool,
 }
 
 /// Which missing chunks that could be read are computed instead.
@@ -129,18 +140,20 @@ pub fn plan(missing: &[MissingChunk], rates: &Rates, pipeline: bool, split: Spli
 
     let all_read_s = joined(recompute_s(forced), read_s(all_bytes));
     let all_recompute_s = recompute_s(missing.len());
-    let mut computed = 0;
-    if pipeline {
-        let (mut best, mut bytes) = (WORTH * all_read_s, all_bytes);
-        for (k, (_, chunk_bytes)) in (1..).zip(&readable) {
+    // How many of the readable chunks are computed, where splits take so many times as long.
+    let fastest = |split_factor: f64| {
+        let (mut computed, mut best, mut bytes) = (0, WORTH * all_read_s, all_bytes);
+        for (k, (_, chunk_bytes)) in (1..).zip(readable.iter().filter(|_| pipeline)) {
             bytes -= chunk_bytes;
-            let disturbed = if bytes > 0 { rates.split_factor } else { 1.0 };
+            let disturbed = if bytes > 0 { split_factor } else { 1.0 };
             let candidate = disturbed * joined(recompute_s(forced + k), read_s(bytes));
             if candidate < best {
                 (computed, best) = (k, candidate);
             }
         }
-    }
+        computed
+    };
+    let computed = fastest(rates.split_factor);
     let is_computed = |nth: usize, index: u32| split.computes(index).unwrap_or(nth < computed);
     let mut recompute: Vec<u32> =
         missing.iter().filter(|chunk| chunk.read_bytes.is_none()).map(|chunk| chunk.index).collect();
@@ -160,6 +173,7 @@ pub fn plan(missing: &[MissingChunk], rates: &Rates, pipeline: bool, split: Spli
         (false, true) => Choice::AllRecompute,
         (false, false) => Choice::Split,
     };
+    let could_split = split == Split::Planned && (1..readable.len()).contains(&fastest(1.0));
     let (recompute_s, read_s) = (recompute_s(recompute.len()), read_s(bytes_left));
     RestorePlan {
         recompute_s,
@@ -169,6 +183,7 @@ pub fn plan(missing: &[MissingChunk], rates: &Rates, pipeline: bool, split: Spli
         total_s: joined(recompute_s, read_s),
         best_single_s: all_read_s.min(all_recompute_s),
         choice,
+        given_up: could_split && choice != Choice::Split,
     }
 }
 
@@ -242,6 +257,27 @@ mod tests {
         assert!(!splits(&rates), "{}", rates.split_factor);
         rates.observe_split(0.6, 0.1);
         assert!(rates.split_factor >= 1.0 && splits(&Rates { split_factor: 1.0, ..rates }));
+    }
+
+    #[test]
+    fn splits_that_were_given_up_are_tried_again_now_and_then() {
+        let mut rates = rates(1600.0, 100e6);
+        // Splits take 2.4 times as long, until the 200th restore; after that they disturb nothing.
+        let mut tried = Vec::new();
+        for restore in 0..400 {
+            let plan = plan(&missing(128, 1_000_000), &rates, true, Split::Planned);
+            assert_eq!(plan.given_up, plan.choice != Choice::Split);
+            if plan.given_up {
+                rates.forgive_split();
+            } else {
+                tried.push(restore);
+                rates.observe_split(plan.total_s, plan.total_s * if restore < 200 { 2.4 } else { 1.0 });
+            }
+        }
+        let slow = tried.iter().filter(|restore| **restore < 200).count();
+        assert!((5..40).contains(&slow), "{tried:?}");
+        assert!(tried.iter().filter(|restore| **restore >= 240).count() == 160, "{tried:?}");
+        assert!(!plan(&missing(128, 100_000), &rates, true, Split::AllRead).given_up, "it was asked for");
     }
 
     #[test]

@@ -185,8 +185,9 @@ fn status(Served { answer, switch }: &Served) -> String {
 /// How a context came back, for people.
 pub fn way_back(switch: &Switch) -> String {
     let lost = if switch.lost > 0 { format!(" ({} damaged on disk)", switch.lost) } else { String::new() };
+    let shared = if switch.shared > 0 { format!("{} chunks shared, ", switch.shared) } else { String::new() };
     format!(
-        "{} chunks read, {} recomputed{lost}, ready after {:.1} ms",
+        "{shared}{} chunks read, {} recomputed{lost}, ready after {:.1} ms",
         switch.read, switch.recomputed, switch.ready_ms
     )
 }
@@ -198,6 +199,7 @@ pub fn switch_json(switch: &Switch) -> Value {
         "planned_ms": switch.planned_ms,
         "evicted": switch.evicted,
         "written": switch.written,
+        "shared": switch.shared,
         "read": switch.read,
         "read_bytes": switch.read_bytes,
         "recomputed": switch.recomputed,

@@ -152,6 +152,7 @@ fn at_rest(app: &str, info: ContextInfo) -> ContextUsage {
         memory_chunks: std::collections::BTreeMap::new(),
         levels: info.levels,
         memory_bytes: 0,
+        shared_bytes: 0,
         disk_chunks: info.chunks,
         disk_bytes: info.chunk_bytes,
         evicted_after: None,

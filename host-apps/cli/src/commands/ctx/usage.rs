@@ -21,7 +21,7 @@ pub fn usage_table(contexts: &[ContextUsage], now_ms: u64) -> String {
             or_dash(widths(usage)),
             or_dash(levels(usage)),
             ago(now_ms.saturating_sub(usage.used_ms)),
-            human_binary_bytes(usage.memory_bytes),
+            memory(usage),
             human_binary_bytes(usage.disk_bytes),
             or_dash(usage.evicted_after.map(|place| place.to_string()).unwrap_or_default()),
             if usage.pinned { "yes" } else { "no" }.to_owned(),
@@ -45,6 +45,7 @@ pub fn usage_json(usage: &ContextUsage) -> Value {
         "created_ms": usage.created_ms,
         "used_ms": usage.used_ms,
         "memory_bytes": usage.memory_bytes,
+        "shared_bytes": usage.shared_bytes,
         "disk_chunks": usage.disk_chunks,
         "disk_bytes": usage.disk_bytes,
         "evicted_after": usage.evicted_after,
@@ -70,6 +71,15 @@ fn widths(usage: &ContextUsage) -> String {
 fn levels(usage: &ContextUsage) -> String {
     let each: Vec<String> = usage.levels.iter().rev().map(|(level, count)| format!("{level}%×{count}")).collect();
     each.join(" ")
+}
+
+/// Bytes in memory, and how many of them other contexts count too: `3.00 MiB (1.00 MiB shared)`.
+fn memory(usage: &ContextUsage) -> String {
+    let bytes = human_binary_bytes(usage.memory_bytes);
+    match usage.shared_bytes {
+        0 => bytes,
+        shared => format!("{bytes} ({} shared)", human_binary_bytes(shared)),
+    }
 }
 
 fn or_dash(text: String) -> String {
@@ -105,6 +115,7 @@ mod tests {
             memory_chunks: [(4, 120), (16, 1)].into(),
             levels: [(100, 119), (60, 2)].into(),
             memory_bytes: 3 << 20,
+            shared_bytes: 1 << 20,
             disk_chunks: 120,
             disk_bytes: 5 << 20,
             evicted_after: Some(2),
@@ -125,7 +136,7 @@ mod tests {
             "4b×120 16b×1",
             "100%×119 60%×2",
             "5 min ago",
-            "3.00 MiB",
+            "3.00 MiB (1.00 MiB shared)",
             "5.00 MiB",
         ];
         assert_eq!(cells[..9], wanted, "{text}");
