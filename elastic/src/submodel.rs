@@ -15,7 +15,8 @@ pub struct LayerShape {
     pub neuron_step: usize,
 }
 
-/// What a layer keeps: a prefix of its units in their stored order.
+/// What a layer keeps: a prefix of its units in their stored order. Of attention or of the MLP it may keep none: then that
+/// half is left out, and the residual stream passes by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct LayerUnits {
     /// KV groups kept.

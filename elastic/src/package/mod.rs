@@ -7,7 +7,7 @@
 //! | `order.groups` | U32 `(layers, groups)` | original KV group at each place |
 //! | `order.heads` | U32 `(layers, heads)` | original query head at each place |
 //! | `order.neurons` | U32 `(layers, neurons)` | original neuron at each place |
-//! | `levels` | U32 `(levels, layers, 2)` | groups and neurons that each layer keeps |
+//! | `levels` | U32 `(levels, layers, 2)` | groups and neurons that each layer keeps; 0: that half is left out |
 //! | `adapters.LEVEL.codes` | I8 `(n)` | of each adapter in turn: `a`, `b`, `c` |
 //! | `adapters.LEVEL.scales` | F32 `(m)` | of each adapter in turn: a scale a row of `a`, of `b`, and one of `c` |
 //!
