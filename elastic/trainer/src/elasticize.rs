@@ -82,11 +82,12 @@ pub fn elasticize(order: &Order, watch: &mut dyn Watch) -> Result<Outcome> {
     watch.say(&forecast(&shop, &source, order.order_only)?);
     let scores = shop.scores(&source, Criterion::Effect, watch)?;
     let units = shop.order(&source, Criterion::Effect, watch)?;
-    let anchors = shop.harm(&source, watch)?.anchors(anchor_count(source.layers.len()));
+    let harm = shop.harm(&source, watch)?;
+    let anchors = harm.anchors(anchor_count(source.layers.len()));
     let (path, down) = reordered(&shop, &source, &units, order.down, watch)?;
     drop(source);
     let net = Net::load(&file::open_model(&path)?)?;
-    let levels = shop.levels(&net, &anchors, &scores, watch)?;
+    let levels = shop.levels(&net, &harm, &scores, watch)?;
     let adapters =
         if order.order_only { Recovered::default() } else { recovered(&shop, &net, &levels, &anchors, watch)? };
     let spec = &net.spec;

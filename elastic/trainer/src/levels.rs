@@ -3,10 +3,12 @@
 //! A level's percent is the share of the weights of all layers but the anchors that it keeps. Which layers give them up,
 //! and whether as groups or as neurons, is searched for. Candidates are even cuts, cuts that keep what is worth most a
 //! weight by the units' scores (over all layers, or with each layer's scores normed to some degree), the next higher
-//! level's table cut down, and tables that leave out halves of layers ([`crate::halves`]) for all or a part of what must go. From the best, weights move between layers and between attention and the MLP as long as the
-//! divergence from the whole model falls (in the manner of EvoPress, arXiv 2410.14649). It is measured on a thousand
-//! tokens of training text against the whole model's own predictions, which differs far less from text to text than a
-//! perplexity does.
+//! level's table cut down, and tables that leave out halves of layers ([`crate::halves`]) for all or a part of what must go.
+//! From the best, weights move between layers and between attention and the MLP as long as the divergence from the whole
+//! model falls (in the manner of EvoPress, arXiv 2410.14649). It is measured on some hundred tokens of training text against
+//! the whole model's own predictions, which differs far less from text to text than a perplexity does.
+//!
+//! The lowest levels are for speed, and leave out whole layers first ([`Search::without_layers`]).
 
 use std::collections::VecDeque;
 
@@ -69,6 +71,10 @@ const NORMING: [f64; 3] = [0.0, 0.5, 1.0];
 const GROUP_WORTH: [f64; 2] = [1.0, 2.0];
 /// Shares of the halves that could go for a level which are left out; units of the others give up the rest.
 const LEFT_OUT: [f64; 4] = [1.0, 0.75, 0.5, 0.25];
+
+/// Levels at which whole layers are left out first, and how many of those that may be cut. There dispatches, which narrower
+/// matrices do not save, cost as much as weights.
+const LAYERS_LEFT_OUT: [(u32, f64); 2] = [(20, 0.5), (30, 0.375)];
 
 /// Tables whose residual streams are kept while halves are left out.
 const KNOWN: usize = 3;
@@ -177,6 +183,31 @@ impl<'a> Search<'a> {
             progress(step + 1, steps, best.loss);
         }
         Ok(SubModel { level, layers: best.units })
+    }
+
+    /// What `level` keeps, if it is one of the low ones: without the layers of least `influence` on the stream (ShortGPT, arXiv
+    /// 2403.03853), two thirds of the groups of the others that may be cut, and as many neurons as there is room for.
+    pub fn without_layers(&self, level: u32, influence: &[f64]) -> Option<SubModel> {
+        let share = LAYERS_LEFT_OUT.iter().find(|(of, _)| *of == level)?.1;
+        let mut by_influence = self.cut.clone();
+        by_influence.sort_by(|a, b| influence[*a].total_cmp(&influence[*b]));
+        let (out, kept) = by_influence.split_at((self.cut.len() as f64 * share).round() as usize);
+        let mut layers = self.net.full();
+        out.iter().for_each(|&l| layers[l] = LayerUnits { groups: 0, neurons: 0 });
+        for &l in kept {
+            let LayerShape { groups, group_step, .. } = self.net.shapes[l];
+            layers[l].groups = (groups * 2 / 3).next_multiple_of(group_step).min(groups);
+        }
+        let budget = self.all() * level as usize / 100;
+        while self.kept(&layers) > budget {
+            let widest = kept.iter().copied().max_by_key(|&l| (layers[l].neurons, std::cmp::Reverse(l)))?;
+            if layers[widest].neurons == 0 {
+                return None;
+            }
+            let step = self.net.shapes[widest].neuron_step;
+            layers[widest].neurons = (layers[widest].neurons - 1) / step * step;
+        }
+        Some(SubModel { level, layers })
     }
 
     /// The same number of groups and neurons in every layer that is cut.

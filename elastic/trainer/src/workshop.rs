@@ -233,10 +233,11 @@ impl Workshop {
     pub fn levels(
         &self,
         net: &Net,
-        anchors: &[usize],
+        harm: &LayerHarm,
         scores: &[LayerScores],
         watch: &mut dyn Watch,
     ) -> Result<Vec<SubModel>> {
+        let anchors = &harm.anchors(anchor_count(net.layers.len()))[..];
         let mut read: Option<Vec<Lesson>> = None;
         let mut found: Vec<SubModel> = Vec::new();
         let halves = self.halves(net, anchors, scores, &mut read, watch)?;
@@ -247,6 +248,9 @@ impl Workshop {
                 let lessons = self.searched(net, &mut read)?;
                 watch.begin(&format!("what level {level} keeps"), steps);
                 let mut search = Search::new(net, lessons, anchors, scores, self.effort.seed + u64::from(level));
+                if let Some(sub) = search.without_layers(level, &harm.influence) {
+                    return Ok(sub);
+                }
                 let mut progress =
                     |done: usize, _: usize, loss: f64| watch.step(done, &format!("divergence {loss:.4}"));
                 search.level(level, found.last(), &halves, steps, &mut progress)

@@ -1,10 +1,10 @@
-//! Halves of layers are left out in the order of harm for what they free.
+//! Halves of layers are left out in the order of harm for what they free; the lowest levels leave out layers.
 
-use concertina_elastic::LayerUnits;
+use concertina_elastic::{LayerScores, LayerUnits};
 use concertina_formats::testing::TinyModel;
 use concertina_formats::{MemorySource, open_gguf};
 use concertina_trainer::halves::{Half, order};
-use concertina_trainer::levels::UnitWeights;
+use concertina_trainer::levels::{Search, UnitWeights};
 use concertina_trainer::net::Net;
 
 fn net() -> Net {
@@ -38,4 +38,21 @@ fn the_least_harmful_go_first() {
     assert!(measured <= 4 + 3 + 2 + 1, "{measured} measurements");
     let some = order(&net, &[0, 1], all * 8 / 10, &mut |_| Ok(1.0), &mut |_, _| {}).unwrap();
     assert!(!some.is_empty() && some.len() < 4, "it stops where the budget is kept: {some:?}");
+}
+
+#[test]
+fn the_lowest_levels_leave_out_the_layers_of_least_influence() {
+    let net = net();
+    let none = LayerScores { groups: Vec::new(), heads: Vec::new(), neurons: Vec::new() };
+    let (scores, weights, full) = ([none.clone(), none], UnitWeights::of(&net), net.full());
+    let search = Search::new(&net, &[], &[], &scores, 1);
+    let sub = search.without_layers(30, &[0.9, 0.1]).expect("a low level");
+    assert_eq!(sub.layers[1], LayerUnits { groups: 0, neurons: 0 }, "{sub:?}");
+    assert!(sub.layers[0].groups > 0 && sub.layers[0].groups < full[0].groups, "{sub:?}");
+    assert!(weights.all(&sub.layers) * 100 <= weights.all(&full) * 30, "{sub:?}");
+    assert!(search.without_layers(40, &[0.9, 0.1]).is_none(), "higher levels are searched for");
+    // An anchor is not among those that may go.
+    let search = Search::new(&net, &[], &[1], &scores, 1);
+    let sub = search.without_layers(30, &[0.9, 0.1]);
+    assert!(sub.is_none_or(|sub| sub.layers[1] == full[1]), "the anchor is cut");
 }

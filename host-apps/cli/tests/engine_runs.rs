@@ -360,9 +360,11 @@ fn a_target_is_planned_for_and_what_came_of_it_is_told() {
     assert_eq!((&slo["encoder"], &slo["prompt_level"]), (&json!("none"), &json!(100)), "{slo}");
     assert_eq!(slo["level"], value["level"]);
     assert!(slo["prompt_tokens"].as_u64().unwrap() > 0 && slo["prompt_tokens"] == slo["kept_tokens"], "{slo}");
-    for number in ["predicted_ttft_ms", "predicted_tpot_ms", "ttft_ms", "target_ttft_ms", "ready_ms"] {
+    for number in ["predicted_ttft_ms", "predicted_tpot_ms", "ttft_ms", "target_ttft_ms"] {
         assert!(slo[number].as_f64().unwrap() > 0.0, "{number}: {slo}");
     }
+    // Nothing is left to compile where a busy machine made it measure the levels again.
+    assert!(slo["ready_ms"].as_f64().is_some_and(|ms| ms >= 0.0), "{slo}");
     // A level alone needs no prediction, and nothing is measured for it.
     let fixed = home.json(&["run", "--greedy", "--max-tokens", "3", "--json", "--level", "40", "some words"]);
     assert_eq!((&fixed["slo"], &fixed["level"]), (&Value::Null, &json!(40)));

@@ -51,8 +51,8 @@ pub struct Adapters {
 }
 
 impl Adapters {
-    /// Adapters of zeros where a sub-model has adapters: beside the output matrices of every layer but the anchors, where
-    /// anything is kept before them.
+    /// Adapters of zeros where a sub-model has adapters: beside the output matrices of [`repaired`] layers, where anything is
+    /// kept before them.
     ///
     /// # Errors
     /// Where candle refuses.
@@ -66,13 +66,13 @@ impl Adapters {
             }
             Ok(Some(Adapter { a: zeros(&[rank, inputs])?, b: zeros(&[rank, spec.dim])?, c: zeros(&[spec.dim])? }))
         };
-        let layer = |(l, units): (usize, &LayerUnits)| -> Result<LayerAdapters> {
-            if anchors.contains(&l) {
+        let layer = |(units, repaired): (&LayerUnits, bool)| -> Result<LayerAdapters> {
+            if !repaired {
                 return Ok(LayerAdapters::default());
             }
             Ok(LayerAdapters { o: adapter(units.groups * group_cols)?, down: adapter(units.neurons)? })
         };
-        Ok(Self { layers: units.iter().enumerate().map(layer).collect::<Result<_>>()? })
+        Ok(Self { layers: units.iter().zip(repaired(net, units, anchors)).map(layer).collect::<Result<_>>()? })
     }
 
     /// All adapters, in the order in which they are stored: layer by layer, `o` before `down`.
@@ -84,4 +84,17 @@ impl Adapters {
     pub fn vars(&self) -> Vec<Var> {
         self.iter().flat_map(|adapter| adapter.vars().map(Clone::clone)).collect()
     }
+}
+
+/// Which layers have adapters: those that are cut, and behind a half that is left out all others but the anchors.
+pub fn repaired(net: &Net, units: &[LayerUnits], anchors: &[usize]) -> Vec<bool> {
+    let full = net.full();
+    let mut is_behind = false;
+    let layers = units.iter().zip(&full).enumerate();
+    layers
+        .map(|(l, (units, whole))| {
+            is_behind |= units.groups == 0 || units.neurons == 0;
+            units != whole || (is_behind && !anchors.contains(&l))
+        })
+        .collect()
 }

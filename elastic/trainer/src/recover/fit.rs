@@ -14,14 +14,14 @@ use candle_core::{Device, Tensor, Var};
 use concertina_elastic::LayerUnits;
 
 use super::linalg::{cholesky, leading, solve};
-use crate::net::{Adapter, Adapters, Batch, LayerAdapters, Net, Pass, Site};
+use crate::net::{Adapter, Adapters, Batch, LayerAdapters, Net, Pass, Site, repaired};
 use crate::ops::gemm::{Mat, matmul};
 use crate::ops::to_vec;
 
 /// Ridge, in means of the inputs' squares.
 const RIDGE: f32 = 0.03;
 
-/// Adapters of rank `rank` (0: constants alone) for all layers but the anchors, from some text.
+/// Adapters of rank `rank` (0: constants alone) for all layers that have some ([`repaired`]), from some text.
 ///
 /// # Errors
 /// Where candle refuses.
@@ -33,7 +33,7 @@ pub fn fit(
     rank: usize,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Adapters> {
-    let full = net.full();
+    let (full, repaired) = (net.full(), repaired(net, units, anchors));
     let (pass, whole) = (Pass::new(net, units, None)?, Pass::new(net, &full, None)?);
     let mut x = pass.embed(batch)?;
     let mut uncut_stream = x.clone();
@@ -58,7 +58,7 @@ pub fn fit(
                 });
                 continue;
             }
-            if anchors.contains(&l) {
+            if !repaired[l] {
                 x = uncut.detach();
                 continue;
             }
