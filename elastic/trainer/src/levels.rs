@@ -73,7 +73,7 @@ const GROUP_WORTH: [f64; 2] = [1.0, 2.0];
 const LEFT_OUT: [f64; 4] = [1.0, 0.75, 0.5, 0.25];
 
 /// Levels at which whole layers are left out first, and how many of those that may be cut. There dispatches, which narrower
-/// matrices do not save, cost as much as weights.
+/// matrices do not save, are a good part of the time.
 const LAYERS_LEFT_OUT: [(u32, f64); 2] = [(20, 0.5), (30, 0.375)];
 
 /// Tables whose residual streams are kept while halves are left out.
