@@ -34,8 +34,8 @@ pub struct LeftOut {
     pub divergence: f64,
 }
 
-/// What starting a kernel costs, in weights that could be read meanwhile: 35 µs at 3.3 weights a nanosecond were measured
-/// on llvmpipe; where kernels start faster, weights are read faster too.
+/// What starting a kernel costs, in weights that could be read meanwhile: on llvmpipe some 35 µs, at about 3.3 weights a
+/// nanosecond. Other adapters were not measured.
 const DISPATCH: usize = 100_000;
 /// Kernels of attention and of an MLP.
 const DISPATCHES: [usize; 2] = [4, 2];
