@@ -77,8 +77,10 @@ impl ChunkTable {
     /// The keys and values of `more` tokens have been written.
     ///
     /// # Panics
-    /// If there was no room for them.
+    /// If there was no room for them, or they continue a chunk that is too narrow: see [`ChunkTable::reopen`].
     pub fn wrote(&mut self, more: usize) {
+        let open = self.open().filter(|_| more > 0).and_then(|open| self.entries[open]);
+        assert!(open.is_none_or(|entry| !entry.width.is_quantised()), "written to {open:?}");
         self.tokens += more;
         assert!(self.tokens <= self.entries.len() * CHUNK_TOKENS, "tokens written past the last chunk");
     }
@@ -122,14 +124,32 @@ impl ChunkTable {
         self.tokens / CHUNK_TOKENS
     }
 
-    /// A place for chunk `index` in another width. The chunk stays where it is until [`ChunkTable::replace`].
+    /// The chunk that the next token continues.
+    pub fn open(&self) -> Option<usize> {
+        (!self.tokens.is_multiple_of(CHUNK_TOKENS)).then(|| self.sealed())
+    }
+
+    /// A place for chunk `index` in a narrower width. The chunk stays where it is until [`ChunkTable::replace`]. One that is
+    /// not full must then be widened before it is continued.
     pub fn reserve(&self, index: usize, width: Width, arena: &mut Arena) -> Option<(ChunkEntry, ChunkEntry)> {
         let entry = (*self.entries.get(index)?)?;
-        if index >= self.sealed() || entry.width.bits() <= width.bits() {
+        if entry.width.bits() <= width.bits() {
             return None;
         }
         let place = arena.take(width).ok()?;
         Some((entry, ChunkEntry { width, place }))
+    }
+
+    /// A place in the width that the forward pass writes for the open chunk, where it has another and is to be continued. It
+    /// stays where it is until [`ChunkTable::replace`].
+    pub fn reopen(
+        &self,
+        written: Width,
+        arena: &mut Arena,
+    ) -> Result<Option<(usize, ChunkEntry, ChunkEntry)>, OutOfRoom> {
+        let narrow = self.open().and_then(|open| Some((open, self.entries[open]?)));
+        let Some((open, entry)) = narrow.filter(|(_, entry)| entry.width != written) else { return Ok(None) };
+        Ok(Some((open, entry, ChunkEntry { width: written, place: arena.take(written)? })))
     }
 
     /// Chunk `index` has been copied to `to`: its old place is free.
@@ -140,13 +160,15 @@ impl ChunkTable {
     }
 
     /// Forget all but the first `tokens` tokens, giving back the places of chunks that become empty. A chunk that is cut
-    /// must be written to again: where it is quantised, shared, or not in memory, it is dropped whole.
+    /// will be continued: where it is shared, or not in memory, it is dropped whole.
     pub fn truncate(&mut self, tokens: usize, arena: &mut Arena) {
-        self.tokens = self.tokens.min(tokens);
-        let cut = self.entries.get(self.tokens / CHUNK_TOKENS);
-        let mut is_fixed = |entry: ChunkEntry| entry.width.is_quantised() || arena.is_shared(entry.width, entry.place);
-        if cut.is_some_and(|entry| entry.is_none_or(&mut is_fixed)) {
-            self.tokens -= self.tokens % CHUNK_TOKENS;
+        if tokens < self.tokens {
+            self.tokens = tokens;
+            let cut = self.entries.get(tokens / CHUNK_TOKENS);
+            let mut is_shared = |entry: ChunkEntry| arena.is_shared(entry.width, entry.place);
+            if cut.is_some_and(|entry| entry.is_none_or(&mut is_shared)) {
+                self.tokens -= tokens % CHUNK_TOKENS;
+            }
         }
         self.drop_chunks(self.tokens.div_ceil(CHUNK_TOKENS), arena);
     }
@@ -190,15 +212,45 @@ mod tests {
         table.grow(40, Width::W16, &mut arena).unwrap();
         table.wrote(40);
         assert_eq!(table.sealed(), 2);
-        assert!(table.reserve(2, Width::W4, &mut arena).is_none(), "it is still written to");
         let (from, to) = table.reserve(1, Width::W4, &mut arena).unwrap();
         assert_eq!(Some(from), table.entries()[1]);
         table.replace(1, to, &mut arena);
         assert!(table.reserve(1, Width::W4, &mut arena).is_none(), "it is that narrow already");
         table.truncate(30, &mut arena);
-        assert_eq!((table.tokens(), table.entries().len()), (16, 1), "half a quantised chunk cannot be continued");
+        assert_eq!((table.tokens(), table.entries().len()), (30, 2), "half a quantised chunk is continued");
         table.truncate(0, &mut arena);
         assert_eq!(arena.used(), 0);
+    }
+
+    #[test]
+    fn an_open_chunk_is_widened_before_it_is_continued() {
+        let (mut arena, mut table) = (arena(4), ChunkTable::new());
+        assert_eq!(table.reopen(Width::W16, &mut arena), Ok(None));
+        table.grow(21, Width::W16, &mut arena).unwrap();
+        table.wrote(21);
+        assert_eq!((table.open(), table.reopen(Width::W16, &mut arena)), (Some(1), Ok(None)), "it is wide");
+        let (_, to) = table.reserve(1, Width::W4, &mut arena).unwrap();
+        table.replace(1, to, &mut arena);
+        table.truncate(21, &mut arena);
+        assert_eq!((table.tokens(), table.entries().len()), (21, 2), "nothing was cut");
+        let (open, from, to) = table.reopen(Width::W16, &mut arena).unwrap().unwrap();
+        assert_eq!((open, from.width, to.width), (1, Width::W4, Width::W16));
+        table.replace(open, to, &mut arena);
+        assert_eq!(table.grow(11, Width::W16, &mut arena), Ok(2));
+        table.wrote(11);
+        assert_eq!((table.open(), table.entries().len()), (None, 2));
+    }
+
+    #[test]
+    #[should_panic(expected = "written to")]
+    fn nothing_is_written_to_a_narrow_chunk() {
+        let (mut arena, mut table) = (arena(4), ChunkTable::new());
+        table.grow(5, Width::W16, &mut arena).unwrap();
+        table.wrote(5);
+        let (_, to) = table.reserve(0, Width::W4, &mut arena).unwrap();
+        table.replace(0, to, &mut arena);
+        table.grow(1, Width::W16, &mut arena).unwrap();
+        table.wrote(1);
     }
 
     #[test]

@@ -116,6 +116,11 @@ impl Service {
         let text = self.random.below(2) as u32;
         context.tokens.extend((have..have + more).map(|at| 2 * at as u32 + text));
         context.table.grow(more, Width::W16, &mut self.arena).unwrap();
+        if more > 0
+            && let Some((open, _, to)) = context.table.reopen(Width::W16, &mut self.arena).unwrap()
+        {
+            context.table.replace(open, to, &mut self.arena);
+        }
         context.table.wrote(more);
         let chunks = context.table.entries().len();
         self.write(key, have / CHUNK_TOKENS..chunks);

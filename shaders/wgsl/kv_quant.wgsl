@@ -1,5 +1,5 @@
-// Chunks from one width to a narrower one, inside a layer's arena. One thread two tokens of a (job, K or V, group): the
-// least and the greatest of a token's elements give its offset and scale.
+// Chunks from one width to a narrower one, inside a layer's arena, or back to 16 bits to be continued. One thread two tokens of
+// a (job, K or V, group): the least and the greatest of a token's elements give its offset and scale.
 #import shared/step
 #import shared/kv_any
 
@@ -19,17 +19,29 @@ fn piece(i: u32) -> vec4<u32> {
 
 override CENTRES: u32 = 0u;
 
-struct Source { width: u32, at: u32, value: bool, centre: u32 }
+// `turn`: what is done with the centre, -1 where it is taken off, 1 where it is put back.
+struct Source { width: u32, at: u32, value: bool, centre: u32, turn: f32 }
 
 // Four elements of token t, whose scale and offset are `m`.
 fn source(s: Source, t: u32, quad: u32, m: vec2<f32>) -> vec4<f32> {
     let offset = vec4<f32>(m.y);
     if (s.value) { return value_quad(s.width, s.at, t, quad, params.head_dim / 8u) * m.x + offset; }
     let e = key_quad(s.width, s.at, t, quad) * m.x + offset;
-    // What is quantised already has its centre taken off.
-    if (CENTRES == 0u || s.width != W16) { return e; }
+    // From one quantised width to another it stays off.
+    if (CENTRES == 0u || s.turn == 0.0) { return e; }
     let u = piece(s.centre + quad / 2u);
-    return e - halves4(select(u.xy, u.zw, (quad & 1u) == 1u));
+    return e + s.turn * halves4(select(u.xy, u.zw, (quad & 1u) == 1u));
+}
+
+// An octet as the forward pass writes it.
+fn widened(s: Source, to: u32, t: u32, o: u32, octets: u32, m: vec2<f32>) {
+    let lo = source(s, t, 2u * o, m);
+    let hi = source(s, t, 2u * o + 1u, m);
+    let at = 4u * (to + select(16u * o + t, t * octets + o, s.value));
+    pages[at] = pack2x16float(lo.xy);
+    pages[at + 1u] = pack2x16float(lo.zw);
+    pages[at + 2u] = pack2x16float(hi.xy);
+    pages[at + 3u] = pack2x16float(hi.zw);
 }
 
 // Four elements as integers below 2^bits, packed from bit 0 on.
@@ -52,10 +64,18 @@ fn kv_quant(@builtin(global_invocation_id) gid: vec3<u32>) {
     let to_width = width_of(job.y);
     let first = plane_at(job.x, value, group, params.groups, params.head_dim);
     let centre = centre_at(CENTRES, job.z, group, params.groups, params.head_dim / 8u, 0u);
-    let s = Source(from_width, first, value == 1u, centre);
+    let turn = select(0.0, -1.0, from_width == W16) + select(0.0, 1.0, to_width == W16);
+    let s = Source(from_width, first, value == 1u, centre, turn);
     let to = plane_at(job.y, value, group, params.groups, params.head_dim);
     let bits = bits_of(to_width);
     let octets = params.head_dim / 8u;
+    if (to_width == W16) {
+        for (var i = 0u; i < 2u * octets; i++) {
+            let t = 2u * pair + i / octets;
+            widened(s, to, t, i % octets, octets, meta_of(from_width, s.at, t, params.head_dim));
+        }
+        return;
+    }
     // Scale and offset of both tokens, as they are stored.
     var ms = array<vec2<f32>, 2>();
     var old = array<vec2<f32>, 2>();

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use concertina_elastic::SubModel;
-use concertina_kv::{Arena, ChunkEntry, ChunkTable, OutOfRoom, SlotPool, Width};
+use concertina_kv::{Arena, CHUNK_TOKENS, ChunkEntry, ChunkTable, OutOfRoom, SlotPool, Width};
 
 use crate::{Error, Result};
 
@@ -173,12 +173,27 @@ impl Context {
 pub(crate) type Move = (usize, ChunkEntry, ChunkEntry);
 
 impl Context {
-    /// Places for sealed chunks that are wider than `width` wants them: at most `most`, as many as there is room for.
+    /// Places for chunks that are wider than `width` wants them: at most `most`, as many as there is room for.
     pub(crate) fn begin_moves(&mut self, most: usize, width: impl Fn(usize) -> Option<Width>) -> Vec<Move> {
         let mut state = self.kv.lock().unwrap_or_else(PoisonError::into_inner);
         let (table, arena) = (&self.table, &mut state.arena);
         let moved = |i: usize| table.reserve(i, width(i)?, arena).map(|(from, to)| (i, from, to));
-        (0..self.table.sealed()).filter_map(moved).take(most).collect()
+        (0..self.table.entries().len()).filter_map(moved).take(most).collect()
+    }
+
+    /// A place in which its last chunk can be continued, where that chunk is narrow and not full.
+    pub(crate) fn reopen(&mut self) -> Result<Option<Move>> {
+        let mut state = self.kv.lock().unwrap_or_else(PoisonError::into_inner);
+        let written = state.written;
+        Ok(self.table.reopen(written, &mut state.arena)?)
+    }
+
+    /// Chunks that a step takes places for: those that begin with `more` tokens, and one for the last where it is narrow.
+    pub(crate) fn places_for(&self, more: usize) -> usize {
+        let begin = (self.table.tokens() + more).div_ceil(CHUNK_TOKENS).saturating_sub(self.table.entries().len());
+        let open = self.table.open().and_then(|open| self.table.entries()[open]);
+        let narrow = open.is_some_and(|place| place.width != self.kv().written);
+        begin + usize::from(narrow && more > 0)
     }
 
     /// The device has been told to copy them.

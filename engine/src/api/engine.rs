@@ -341,11 +341,14 @@ impl Device {
         density: bool,
     ) -> Result<Vec<u8>> {
         let first = context.grow(tokens.len())?;
-        let moves = if self.options.narrows() {
-            context.begin_moves(JOBS, |chunk| self.options.width_of(chunk))
-        } else {
-            Vec::new()
-        };
+        // A chunk that is continued can be written to after the moves.
+        let mut moves: Vec<Move> = context.reopen()?.into_iter().collect();
+        if self.options.narrows() {
+            let sealed = context.table.sealed();
+            moves.extend(context.begin_moves(JOBS - moves.len(), |chunk| {
+                self.options.width_of(chunk).filter(|_| chunk < sealed)
+            }));
+        }
         let done = match self.submit_moves(context, &moves) {
             Ok(()) => {
                 // In the order of the queue nothing reads the old places after this batch begins.

@@ -7,9 +7,10 @@ use crate::Result;
 use crate::forward::JOBS;
 
 impl Engine {
-    /// Bring chunks of `context` to narrower widths: pairs of a chunk's number and its new width. Chunks that are not full,
-    /// are that narrow already, or find no room stay as they are, and so do those that are asked for a width which
-    /// [`Options::kv_width`](crate::Options) does not provide for. Returns how many changed.
+    /// Bring chunks of `context` to narrower widths: pairs of a chunk's number and its new width. Chunks that are that narrow
+    /// already, or find no room, stay as they are, and so do those that are asked for a width which
+    /// [`Options::kv_width`](crate::Options) does not provide for. One that is not full is widened again when it is continued.
+    /// Returns how many changed.
     ///
     /// # Errors
     /// If the device fails; the context's keys and values are dropped then and computed anew when needed.

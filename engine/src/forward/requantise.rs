@@ -1,7 +1,7 @@
 //! Chunks that change their width on the device.
 
 use bytemuck::cast_slice;
-use concertina_kv::ChunkEntry;
+use concertina_kv::{ChunkEntry, Width};
 use concertina_shaders::Step;
 
 use super::{Forward, JOBS, layers};
@@ -16,7 +16,7 @@ impl Forward {
     /// tables are the caller's to write; the old places may be given away as soon as the batch was submitted.
     ///
     /// # Panics
-    /// If there are more than `JOBS`, or a chunk does not become narrower.
+    /// If there are more than `JOBS`, or a chunk becomes neither narrower nor as wide as the forward pass writes.
     pub fn requantise_with_next(&mut self, backend: &mut Backend, jobs: &[Job]) -> Result<()> {
         assert!(jobs.len() <= JOBS, "{} jobs", jobs.len());
         self.jobs = 0;
@@ -24,9 +24,10 @@ impl Forward {
             return Ok(());
         }
         let widths = &self.capacity.widths;
-        let narrower =
-            |(_, from, to): &Job| to.width.is_quantised() && to.width > from.width && widths.contains(&to.width);
-        assert!(jobs.iter().all(narrower), "{jobs:?}");
+        let narrower = |from: Width, to: Width| to.is_quantised() && to > from && widths.contains(&to);
+        let reopened = |from: Width, to: Width| from.is_quantised() && to == Width::W16;
+        let known = |(_, from, to): &Job| narrower(from.width, to.width) || reopened(from.width, to.width);
+        assert!(jobs.iter().all(known), "{jobs:?}");
         if self.quant.is_none() {
             let recording = layers::requantise(&self.spec, &self.kernels, &self.buffers);
             self.quant = Some(backend.prepare(recording)?);

@@ -81,9 +81,7 @@ impl Service {
         let evictions = self.manager.grow(key, have, tokens)?;
         self.carry_out(&evictions).await?;
         // The arena hands out whole slabs: see that it has one before the forward pass asks.
-        let entry = self.entry_mut(key)?;
-        let new = tokens.div_ceil(CHUNK_TOKENS) - entry.context.table.entries().len();
-        let mut missing = new;
+        let mut missing = self.entry(key)?.context.places_for(tokens - have);
         while missing > 0 && !self.entry(key)?.context.has_room(missing) {
             let evictions = self.manager.free_one();
             if evictions.is_empty() {

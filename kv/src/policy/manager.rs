@@ -285,8 +285,8 @@ impl<B: ChunkBytes> Manager<B> {
         }
     }
 
-    /// The running context is about to hold `tokens` tokens. Chunks that begin have 16 bits; the one that they continue
-    /// is no longer as it is on disk.
+    /// The running context is about to hold `tokens` tokens. Chunks that begin have 16 bits, and so has the one that they
+    /// continue from then on: it is widened where it was narrow, and is no longer as it is on disk.
     ///
     /// # Errors
     /// [`TooLarge`], and then nothing has changed.
@@ -294,13 +294,19 @@ impl<B: ChunkBytes> Manager<B> {
         let have = self.contexts.get(&context).map_or(0, Vec::len);
         let want = tokens.div_ceil(CHUNK_TOKENS);
         let new = want.saturating_sub(have);
-        let evict = self.make_room(new as u64 * self.bytes.memory(Width::W16))?;
-        let chunks = self.contexts.entry(context).or_default();
-        if tokens > tokens_before
-            && let Some(continued) = chunks.get_mut(tokens_before / CHUNK_TOKENS)
-        {
+        let open = (context, (tokens_before / CHUNK_TOKENS) as u32);
+        let continued = self.chunk(open).filter(|_| tokens > tokens_before);
+        let widens = continued.and_then(|chunk| chunk.memory.as_deref()).is_some_and(|width| *width != Width::W16);
+        // Until it is copied it lies in both widths.
+        let evict = self.make_room((new + usize::from(widens)) as u64 * self.bytes.memory(Width::W16))?;
+        if tokens > tokens_before && let Some(continued) = self.chunk_mut(open) {
             continued.disk = None;
         }
+        if widens {
+            self.release(open);
+            self.set_memory(open, Some(Width::W16));
+        }
+        let chunks = self.contexts.entry(context).or_default();
         chunks.resize(want.max(have), Chunk { memory: None, disk: None, density: 0.0 });
         for index in have..want {
             self.set_memory((context, index as u32), Some(Width::W16));
@@ -308,8 +314,8 @@ impl<B: ChunkBytes> Manager<B> {
         Ok(evict)
     }
 
-    /// Forget chunks from `keep` tokens on. A chunk that is cut can be continued only if it has 16 bits and nobody shares it;
-    /// otherwise it is to be computed anew.
+    /// Forget chunks from `keep` tokens on. A chunk that is cut can be continued only if nobody shares it; otherwise it is to be
+    /// computed anew.
     pub fn truncate(&mut self, context: u64, keep: usize) {
         let whole = keep / CHUNK_TOKENS;
         let have = self.contexts.get(&context).map_or(0, Vec::len);
@@ -320,7 +326,7 @@ impl<B: ChunkBytes> Manager<B> {
         chunks.truncate(keep.div_ceil(CHUNK_TOKENS));
         if let Some(cut) = chunks.get_mut(whole) {
             cut.disk = None;
-            if cut.memory.as_ref().is_some_and(|page| **page != Width::W16 || is_shared(page)) {
+            if cut.memory.as_ref().is_some_and(is_shared) {
                 self.release((context, whole as u32));
             }
         }
@@ -329,31 +335,30 @@ impl<B: ChunkBytes> Manager<B> {
     /// A call has returned, with the density of each chunk as far as it is known; `tokens` are the context's now.
     pub fn finish(&mut self, context: u64, tokens: usize, densities: &[f64], now: u64) -> Return {
         let mut done = Return::default();
-        let full = tokens / CHUNK_TOKENS;
         let chunks = self.contexts.get_mut(&context).map_or(&mut [][..], Vec::as_mut_slice);
         for (chunk, density) in chunks.iter_mut().zip(densities) {
             chunk.density = *density;
         }
-        // A chunk that is not full yet will be continued, in 16 bits.
-        let whole = &chunks[..full.min(chunks.len())];
+        // The last one too, though it may not be full: it is widened when it is continued.
+        let there = &chunks[..tokens.div_ceil(CHUNK_TOKENS).min(chunks.len())];
         let width_of = |chunk: &Chunk| chunk.memory.as_deref().copied();
         let widths: Vec<Option<Width>> = match self.features.compression {
-            Compression::None => whole.iter().map(width_of).collect(),
+            Compression::None => there.iter().map(width_of).collect(),
             Compression::Uniform(width) => {
-                whole.iter().map(|chunk| width_of(chunk).map(|now| now.max(width))).collect()
+                there.iter().map(|chunk| width_of(chunk).map(|now| now.max(width))).collect()
             }
             Compression::Tolerance => {
                 let tolerance = |chunk: &Chunk| ChunkTolerance {
                     density: chunk.density,
                     width: width_of(chunk).or(chunk.disk).unwrap_or(Width::W16),
                 };
-                let known: Vec<ChunkTolerance> = whole.iter().map(tolerance).collect();
+                let known: Vec<ChunkTolerance> = there.iter().map(tolerance).collect();
                 let chosen = choose_widths(&known, &self.errors, self.average_bits);
-                whole.iter().zip(chosen).map(|(chunk, width)| width_of(chunk).map(|_| width)).collect()
+                there.iter().zip(chosen).map(|(chunk, width)| width_of(chunk).map(|_| width)).collect()
             }
         };
         let changes: Vec<(u32, Width, Width)> = (0..)
-            .zip(whole.iter().zip(widths))
+            .zip(there.iter().zip(widths))
             // A narrower copy beside the page that others hold would take more memory, not less.
             .filter_map(|(index, (chunk, to))| {
                 Some((index, chunk.memory.as_ref().filter(|page| !is_shared(page))?, to?))

@@ -70,7 +70,8 @@ fn centre(pages: Words<'_>, centres: u32, bits: usize, (chunk, group): (usize, u
     if centres == 0 || bits >= 16 { 0.0 } else { pages.h(centres as usize * 8 + (chunk * groups + group) * dim + i) }
 }
 
-/// Chunks from one width to a narrower one. `jobs`: (step.jobs) of two entries, from and to, and the chunk's number.
+/// Chunks from one width to a narrower one, or back to 16 bits. `jobs`: (step.jobs) of two entries, from and to, and the
+/// chunk's number.
 pub fn kv_quant(step: &Step, p: &QuantParams, jobs: Words<'_>, pages: Words<'_>) {
     let dim = p.head_dim as usize;
     for job in 0..step.jobs as usize {
@@ -79,12 +80,18 @@ pub fn kv_quant(step: &Step, p: &QuantParams, jobs: Words<'_>, pages: Words<'_>)
             let to = Plane::of(jobs.u(4 * job + 1), value, group, p.groups, p.head_dim);
             for t in 0..CHUNK {
                 let chunk = jobs.u(4 * job + 2) as usize;
-                // What is quantised already has its centre taken off.
-                let off = |i| match !value && from.bits == 16 {
-                    true => centre(pages, p.centres, to.bits, (chunk, group), (p.groups, p.head_dim), i),
+                // Between quantised widths the centre stays off.
+                let narrow = from.bits.min(to.bits);
+                let turn = f32::from(u8::from(to.bits == 16)) - f32::from(u8::from(from.bits == 16));
+                let off = |i| match !value && turn != 0.0 {
+                    true => turn * centre(pages, p.centres, narrow, (chunk, group), (p.groups, p.head_dim), i),
                     false => 0.0,
                 };
-                let e: Vec<f32> = (0..dim).map(|i| from.get(pages, t, i) - off(i)).collect();
+                let e: Vec<f32> = (0..dim).map(|i| from.get(pages, t, i) + off(i)).collect();
+                if to.bits == 16 {
+                    e.iter().enumerate().for_each(|(i, v)| to.set(pages, t, i, *v));
+                    continue;
+                }
                 let (least, most) = e.iter().fold((1e30f32, -1e30f32), |(a, b), v| (a.min(*v), b.max(*v)));
                 let steps = ((1 << to.bits) - 1) as f32;
                 pages.set_h(2 * to.meta(t), (most - least) / steps);
