@@ -76,6 +76,8 @@ pub struct Counters {
     pub submits: u64,
     /// Dispatches submitted.
     pub dispatches: u64,
+    /// Nanoseconds that the host took to record and submit passes.
+    pub host_ns: u64,
 }
 
 impl Counters {
@@ -92,6 +94,7 @@ impl Counters {
             pipelines: self.pipelines - before.pipelines,
             submits: self.submits - before.submits,
             dispatches: self.dispatches - before.dispatches,
+            host_ns: self.host_ns.saturating_sub(before.host_ns),
         }
     }
 }
@@ -165,13 +168,22 @@ impl Backend {
 
     /// A zeroed buffer of at least `bytes`.
     pub fn alloc(&mut self, label: &str, bytes: u64) -> Result<Slice> {
+        self.make(label, bytes, false)
+    }
+
+    /// As [`Backend::alloc`]: a buffer that the host can write in place where memory is unified ([`Backend::open_buffers`]).
+    pub fn alloc_shared(&mut self, label: &str, bytes: u64) -> Result<Slice> {
+        self.make(label, bytes, true)
+    }
+
+    fn make(&mut self, label: &str, bytes: u64, shared: bool) -> Result<Slice> {
         let bytes = bytes.next_multiple_of(16).max(16);
         let held = self.counters().buffer_bytes;
         if let Some(most) = self.restrictions().device_bytes.filter(|most| held.saturating_add(bytes) > *most) {
             return Err(Error::OutOfMemory(format!("{label} needs {bytes} bytes; {held} of {most} are in use")));
         }
         let buf = match self {
-            Backend::Gpu(gpu) => gpu.alloc(label, bytes)?,
+            Backend::Gpu(gpu) => gpu.alloc(label, bytes, shared)?,
             Backend::Cpu(cpu) => {
                 Cpu::check(bytes)?;
                 cpu.alloc(bytes)
@@ -220,8 +232,17 @@ impl Backend {
         }
     }
 
+    /// Until the next submission [`Backend::put`] writes these in place, where they allow it.
+    pub async fn open_buffers(&mut self, slices: &[Slice]) -> Result<()> {
+        match self {
+            Backend::Gpu(gpu) => gpu.open_buffers(&slices.iter().map(|slice| slice.buf).collect::<Vec<_>>()).await,
+            Backend::Cpu(_) => Ok(()),
+        }
+    }
+
     /// Write parts, each a whole number of words, one after the other from the beginning of a slice on, with the next
-    /// [`Backend::deliver`]: for much that goes to many places. Each call is one copy on the device.
+    /// [`Backend::deliver`]: for much that goes to many places. Each call is one copy on the device, or none where the buffer
+    /// is open.
     pub fn put(&mut self, to: Slice, parts: &[&[u8]]) -> Result<()> {
         self.count().written_bytes += parts.iter().map(|part| part.len() as u64).sum::<u64>();
         match self {

@@ -345,9 +345,10 @@ impl Device {
         let mut moves: Vec<Move> = context.reopen()?.into_iter().collect();
         if self.options.narrows() {
             let sealed = context.table.sealed();
-            moves.extend(context.begin_moves(JOBS - moves.len(), |chunk| {
-                self.options.width_of(chunk).filter(|_| chunk < sealed)
-            }));
+            moves.extend(
+                context
+                    .begin_moves(JOBS - moves.len(), |chunk| self.options.width_of(chunk).filter(|_| chunk < sealed)),
+            );
         }
         let done = match self.submit_moves(context, &moves) {
             Ok(()) => {

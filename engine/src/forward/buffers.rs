@@ -161,7 +161,7 @@ impl Buffers {
         let page_bytes = geometry(spec, capacity.exact).unit_bytes() * capacity.units as u64;
         let centre_bytes = if capacity.centres { centres::bytes(spec, chunks) } else { 0 };
         for layer in 0..spec.layers.len() {
-            buffers.pages.push(backend.alloc(&format!("pages of layer {layer}"), page_bytes + centre_bytes)?);
+            buffers.pages.push(backend.alloc_shared(&format!("pages of layer {layer}"), page_bytes + centre_bytes)?);
         }
         if capacity.centres {
             buffers.centres = (page_bytes / 16) as u32;

@@ -29,6 +29,11 @@ impl Forward {
         backend.gather(&slices).await
     }
 
+    /// Chunks will be written, and nothing is submitted meanwhile: where memory is unified, in place.
+    pub async fn open_pages(&self, backend: &mut Backend) -> Result<()> {
+        backend.open_buffers(&self.buffers.pages).await
+    }
+
     /// Write the contents of chunks with the next delivery: of each, all layers in order. Chunks that lie side by side are
     /// one copy a layer.
     ///

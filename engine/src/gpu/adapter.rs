@@ -19,6 +19,8 @@ pub struct AdapterInfo {
     pub kind: String,
     /// It runs on a CPU.
     pub software: bool,
+    /// It shares its memory with the host, and lets buffers of the device be written there.
+    pub unified: bool,
     /// It has f16 arithmetic in shaders.
     pub f16: bool,
     /// It has cooperative matrices of 16 × 16 f16 that add up in f32.
@@ -71,6 +73,8 @@ impl AdapterInfo {
             backend: format!("{:?}", info.backend),
             kind: format!("{:?}", info.device_type),
             software: info.device_type == wgpu::DeviceType::Cpu,
+            unified: matches!(info.device_type, wgpu::DeviceType::Cpu | wgpu::DeviceType::IntegratedGpu)
+                && features.contains(wgpu::Features::MAPPABLE_PRIMARY_BUFFERS),
             name: info.name,
             f16: features.contains(wgpu::Features::SHADER_F16),
             coop: coop(adapter),

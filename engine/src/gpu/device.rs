@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use bytemuck::bytes_of;
 use concertina_shaders::{BindingKind, Step, Variant};
+use web_time::Instant;
 
 use super::adapter::{AdapterInfo, choose};
 use super::fault::FaultSlot;
 use super::inbox::Inbox;
 use super::readback::Readback;
 use super::upload::Upload;
+use super::window::Window;
 use crate::backend::{BufferLimits, Counters, Restrictions};
 use crate::record::{BufId, Op, Recording, Slice};
 use crate::{Error, Result};
@@ -27,6 +29,7 @@ pub struct Gpu {
     pub(super) step: wgpu::Buffer,
     inbox: Inbox,
     upload: Upload,
+    window: Window,
     pub(crate) counters: Counters,
     pub(crate) restrictions: Restrictions,
     /// By variant and the values of its overrides.
@@ -81,6 +84,9 @@ impl Gpu {
             | wgpu::Features::TIMESTAMP_QUERY
             | wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS
             | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES;
+        if info.unified {
+            wanted_features |= wgpu::Features::MAPPABLE_PRIMARY_BUFFERS;
+        }
         let mut experimental_features = wgpu::ExperimentalFeatures::disabled();
         if info.coop {
             wanted_features |= wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
@@ -120,6 +126,7 @@ impl Gpu {
             step,
             inbox: Inbox::default(),
             upload: Upload::default(),
+            window: Window::default(),
             counters: Counters::default(),
             restrictions: Restrictions::default(),
             pipelines: HashMap::new(),
@@ -154,8 +161,8 @@ impl Gpu {
         self.faults.is_lost()
     }
 
-    /// A zeroed storage buffer.
-    pub fn alloc(&mut self, label: &str, bytes: u64) -> Result<BufId> {
+    /// A zeroed storage buffer; `shared`: one that the host can write in place where memory is unified.
+    pub fn alloc(&mut self, label: &str, bytes: u64, shared: bool) -> Result<BufId> {
         self.faults.check()?;
         let limits = self.buffer_limits();
         if bytes > limits.buffer {
@@ -164,10 +171,14 @@ impl Gpu {
                 self.info, limits.buffer
             )));
         }
+        let mut usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC;
+        if shared && self.info.unified {
+            usage |= wgpu::BufferUsages::MAP_WRITE;
+        }
         let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some(label),
             size: bytes,
-            usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC,
+            usage,
             mapped_at_creation: false,
         });
         self.faults.check()?;
@@ -199,10 +210,25 @@ impl Gpu {
         self.inbox.put(buffer, to.offset, bytes);
     }
 
-    /// Write much, when the next delivery begins: parts that lie one after the other on the device.
+    /// Have the host write buffers in place until the next submission. Does nothing to those that it cannot.
+    pub async fn open_buffers(&mut self, bufs: &[BufId]) -> Result<()> {
+        self.faults.check()?;
+        let buffers = bufs.iter().map(|buf| self.buffer(*buf).clone());
+        let buffers: Vec<_> = buffers.filter(|b| b.usage().contains(wgpu::BufferUsages::MAP_WRITE)).collect();
+        if buffers.is_empty() {
+            return Ok(());
+        }
+        self.window.open(buffers, &self.device, &self.readback, &self.faults).await
+    }
+
+    /// Write much: parts that lie one after the other on the device. In place where the buffer is open, else when the next
+    /// delivery begins.
     pub fn put(&mut self, to: Slice, parts: &[&[u8]]) -> Result<()> {
         self.faults.check()?;
         let buffer = self.buffers[to.buf.0 as usize].as_ref().expect("a freed buffer is in use");
+        if self.window.shows(buffer) {
+            return self.window.put(buffer, to.offset, parts);
+        }
         self.upload.put(&self.device, buffer, to.offset, parts, &mut self.counters)
     }
 
@@ -225,6 +251,7 @@ impl Gpu {
 
     /// An encoder that begins with what was staged, and with `step`.
     pub(super) fn begin(&mut self, step: Option<&Step>) -> wgpu::CommandEncoder {
+        self.window.close();
         if let Some(step) = step {
             self.inbox.put(&self.step, 0, bytes_of(step));
             self.counters.written_bytes += size_of::<Step>() as u64;
@@ -236,6 +263,7 @@ impl Gpu {
 
     /// Submit what is queued and wait for it.
     pub async fn flush(&mut self) -> Result<()> {
+        self.window.close();
         self.queue.submit([]);
         self.readback.wait(&self.device, &self.queue, &self.faults).await
     }
@@ -390,9 +418,16 @@ impl Gpu {
         Ok(out)
     }
 
+    /// Submit a pass that the host began to record at `start`.
+    fn submit(&mut self, encoder: wgpu::CommandEncoder, start: Instant) {
+        self.queue.submit([encoder.finish()]);
+        self.counters.host_ns += start.elapsed().as_nanos() as u64;
+    }
+
     /// Replay recordings in one submission, then read `out` back, if asked for.
     pub async fn run(&mut self, step: &Step, recordings: &[&Prepared], out: Option<Slice>) -> Result<Vec<u8>> {
         self.faults.check()?;
+        let start = Instant::now();
         let mut encoder = self.begin((!recordings.is_empty()).then_some(step));
         if !recordings.is_empty() {
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
@@ -403,12 +438,12 @@ impl Gpu {
         let ops = recordings.iter().flat_map(|r| &r.ops);
         self.counters.dispatches += ops.filter(|op| !op.groups(step).contains(&0)).count() as u64;
         let Some(out) = out else {
-            self.queue.submit([encoder.finish()]);
+            self.submit(encoder, start);
             return self.faults.check().map(|()| Vec::new());
         };
         let staging = self.readback.staging(&self.device, out.len, &mut self.counters);
         encoder.copy_buffer_to_buffer(self.buffer(out.buf), out.offset, &staging, 0, out.len);
-        self.queue.submit([encoder.finish()]);
+        self.submit(encoder, start);
         self.faults.check()?;
         let bytes = self.readback.map(&self.device, &staging, out.len, &self.faults).await?;
         self.readback.keep(staging);

@@ -7,6 +7,7 @@ mod inbox;
 mod profile;
 mod readback;
 mod upload;
+mod window;
 
 pub use adapter::{AdapterInfo, list_adapters};
 pub use device::{Gpu, Prepared};

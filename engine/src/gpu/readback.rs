@@ -85,7 +85,7 @@ impl Readback {
     }
 
     /// Have callbacks called. Browsers do it from their event loop.
-    fn drive(&self, device: &wgpu::Device, faults: &FaultSlot) {
+    pub(super) fn drive(&self, device: &wgpu::Device, faults: &FaultSlot) {
         #[cfg(not(target_arch = "wasm32"))]
         {
             let (device, faults) = (device.clone(), faults.clone());

@@ -42,6 +42,10 @@ impl Service {
         for index in &plan.recompute {
             self.bring(key, *index, self.geometry.written).await?;
         }
+        if to_compute.is_empty() {
+            let device = self.engine.device().await?;
+            device.forward.open_pages(&mut device.backend).await?;
+        }
         let start = Instant::now();
         let mut arrivals = start_reading(&self.readers, &self.pool, readers);
         let mut inflow = Inflow::default();

@@ -299,7 +299,9 @@ impl<B: ChunkBytes> Manager<B> {
         let widens = continued.and_then(|chunk| chunk.memory.as_deref()).is_some_and(|width| *width != Width::W16);
         // Until it is copied it lies in both widths.
         let evict = self.make_room((new + usize::from(widens)) as u64 * self.bytes.memory(Width::W16))?;
-        if tokens > tokens_before && let Some(continued) = self.chunk_mut(open) {
+        if tokens > tokens_before
+            && let Some(continued) = self.chunk_mut(open)
+        {
             continued.disk = None;
         }
         if widens {

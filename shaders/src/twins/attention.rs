@@ -260,3 +260,45 @@ pub fn attn_share(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    /// A chunk that is narrowed, widened to be continued, and narrowed again holds the same codes, and scales that moved by
+    /// what rounding them to f16 costs.
+    #[test]
+    fn codes_survive_being_widened() {
+        let dim = 64;
+        for (number, steps) in [(1, 255), (2, 15), (3, 3)] {
+            let place = |width: u32, at: u32| width << 28 | at;
+            let chunk = [place(0, 0), place(number, 32), place(0, 64), place(number, 96)];
+            let cells: Vec<Cell<u32>> = vec![Cell::new(0); 128 * 2 * 16];
+            let pages = Words(&cells);
+            let plane = |entry, value| Plane::of(entry, value, 0, 1, dim);
+            let mut state = 1_u32;
+            for (value, t, i) in (0..2 * 16 * dim as usize).map(|n| (n % 2 == 1, n / 2 % 16, n / 32)) {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                plane(chunk[0], value).set(pages, t, i, (state >> 8) as f32 / 4e6 - 2.3);
+            }
+            let p = QuantParams { kept: 1, groups: 1, head_dim: dim, centres: 0 };
+            for way in chunk.windows(2) {
+                let jobs: Vec<Cell<u32>> = [way[0], way[1], 0, 0].into_iter().map(Cell::new).collect();
+                kv_quant(&Step { jobs: 1, ..Step::default() }, &p, Words(&jobs), pages);
+            }
+            for (value, t) in (0..32).map(|n| (n % 2 == 1, n / 2)) {
+                let [once, again] = [1, 3].map(|i| plane(chunk[i], value));
+                let ((scale, offset), (scale_again, offset_again)) = (once.scale(pages, t), again.scale(pages, t));
+                assert!(offset == offset_again && (scale / scale_again - 1.0).abs() < 2e-3, "{scale} {scale_again}");
+                for i in 0..dim as usize {
+                    let code =
+                        |plane: &Plane, scale: f32, offset: f32| ((plane.get(pages, t, i) - offset) / scale).round();
+                    let (a, b) = (code(&once, scale, offset), code(&again, scale_again, offset_again));
+                    assert!(a == b && a <= steps as f32, "token {t}, element {i}: {a} and {b} of {steps}");
+                }
+            }
+        }
+    }
+}

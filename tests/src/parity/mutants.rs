@@ -265,7 +265,12 @@ pub const MUTANTS: &[Mutant] = &[
     slip("kv_quant", "a centre taken off twice", "select(0.0, -1.0, from_width == W16)", "-1.0"),
     slip("kv_quant", "a centre that is not put back", "select(0.0, 1.0, to_width == W16)", "0.0"),
     slip("kv_quant", "values widened as keys", "select(16u * o + t, t * octets + o, s.value)", "(16u * o + t)"),
-    slip("kv_quant", "the first token's scale for both", "let t = 2u * pair + i / octets;\n            widened(s, to, t, i % octets, octets, meta_of(from_width, s.at, t,", "let t = 2u * pair + i / octets;\n            widened(s, to, t, i % octets, octets, meta_of(from_width, s.at, 2u * pair,"),
+    slip(
+        "kv_quant",
+        "the first token's scale for both",
+        "let t = 2u * pair + i / octets;\n            widened(s, to, t, i % octets, octets, meta_of(from_width, s.at, t,",
+        "let t = 2u * pair + i / octets;\n            widened(s, to, t, i % octets, octets, meta_of(from_width, s.at, 2u * pair,",
+    ),
     slip("attn_split", "centres of the first chunk", "centre_at(CENTRES, c,", "centre_at(CENTRES, 0u * c,"),
     slip("attn_split.subgroups.kv4", "centres forgotten", "if (CENTRES > 0u) {", "if (CENTRES > 0u && WIDTH == W8) {"),
     slip("kv_quant", "truncation for rounding", "clamp(round(", "clamp(trunc("),

@@ -102,7 +102,10 @@ fn case(variant: &'static Variant, rng: &mut Rng, s: Shape) -> Case {
                     for i in 0..dim {
                         let (v, found) = (from.get(words, t, i) - centre(i), to.get(words, t, i));
                         if found.is_nan() || (found - v).abs() > 1e-3 * v.abs() + 1e-6 {
-                            return Err(format!("{} to 16 bits, token {t}, element {i}: {found}, wanted {v}", from.bits));
+                            return Err(format!(
+                                "{} to 16 bits, token {t}, element {i}: {found}, wanted {v}",
+                                from.bits
+                            ));
                         }
                     }
                     continue;

@@ -100,6 +100,7 @@ mod tests {
             driver: "drv 1".into(),
             kind: "DiscreteGpu".into(),
             software: false,
+            unified: false,
             f16: true,
             coop: false,
             subgroups: true,
