@@ -124,6 +124,11 @@ impl ChunkTable {
         self.tokens / CHUNK_TOKENS
     }
 
+    /// Tokens of chunk `index` that have keys and values.
+    pub fn tokens_of(&self, index: usize) -> usize {
+        self.tokens.saturating_sub(index * CHUNK_TOKENS).min(CHUNK_TOKENS)
+    }
+
     /// The chunk that the next token continues.
     pub fn open(&self) -> Option<usize> {
         (!self.tokens.is_multiple_of(CHUNK_TOKENS)).then(|| self.sealed())

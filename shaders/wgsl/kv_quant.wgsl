@@ -10,7 +10,7 @@ struct QuantParams {
     centres: u32,           // piece of the arena where the centres of keys begin; 0: none
 }
 @group(0) @binding(1) var<uniform> params: QuantParams;
-@group(0) @binding(2) var<storage, read> jobs: array<vec4<u32>>;        // from, to: width << 28 | place; number of the chunk
+@group(0) @binding(2) var<storage, read> jobs: array<vec4<u32>>;        // from, to: width << 28 | place; number of the chunk, its tokens
 @group(0) @binding(3) var<storage, read_write> pages: array<u32>;       // the layer's arena
 
 fn piece(i: u32) -> vec4<u32> {
@@ -19,11 +19,13 @@ fn piece(i: u32) -> vec4<u32> {
 
 override CENTRES: u32 = 0u;
 
-// `turn`: what is done with the centre, -1 where it is taken off, 1 where it is put back.
-struct Source { width: u32, at: u32, value: bool, centre: u32, turn: f32 }
+// `turn`: what is done with the centre, -1 where it is taken off, 1 where it is put back. Behind its `tokens` a page has what was
+// there before, perhaps somebody else's: nothing of it is copied.
+struct Source { width: u32, at: u32, value: bool, centre: u32, turn: f32, tokens: u32 }
 
 // Four elements of token t, whose scale and offset are `m`.
 fn source(s: Source, t: u32, quad: u32, m: vec2<f32>) -> vec4<f32> {
+    if (t >= s.tokens) { return vec4<f32>(0.0); }
     let offset = vec4<f32>(m.y);
     if (s.value) { return value_quad(s.width, s.at, t, quad, params.head_dim / 8u) * m.x + offset; }
     let e = key_quad(s.width, s.at, t, quad) * m.x + offset;
@@ -65,7 +67,7 @@ fn kv_quant(@builtin(global_invocation_id) gid: vec3<u32>) {
     let first = plane_at(job.x, value, group, params.groups, params.head_dim);
     let centre = centre_at(CENTRES, job.z, group, params.groups, params.head_dim / 8u, 0u);
     let turn = select(0.0, -1.0, from_width == W16) + select(0.0, 1.0, to_width == W16);
-    let s = Source(from_width, first, value == 1u, centre, turn);
+    let s = Source(from_width, first, value == 1u, centre, turn, job.w);
     let to = plane_at(job.y, value, group, params.groups, params.head_dim);
     let bits = bits_of(to_width);
     let octets = params.head_dim / 8u;

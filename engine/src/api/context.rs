@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use concertina_elastic::SubModel;
 use concertina_kv::{Arena, CHUNK_TOKENS, ChunkEntry, ChunkTable, OutOfRoom, SlotPool, Width};
 
+use crate::forward::Job;
 use crate::{Error, Result};
 
 /// Which places and table regions are free; shared by an engine and its contexts.
@@ -169,23 +170,24 @@ impl Context {
     }
 }
 
-/// A chunk on its way to another width: its number, where it is, and where it goes.
-pub(crate) type Move = (usize, ChunkEntry, ChunkEntry);
-
 impl Context {
     /// Places for chunks that are wider than `width` wants them: at most `most`, as many as there is room for.
-    pub(crate) fn begin_moves(&mut self, most: usize, width: impl Fn(usize) -> Option<Width>) -> Vec<Move> {
+    pub(crate) fn begin_moves(&mut self, most: usize, width: impl Fn(usize) -> Option<Width>) -> Vec<Job> {
         let mut state = self.kv.lock().unwrap_or_else(PoisonError::into_inner);
         let (table, arena) = (&self.table, &mut state.arena);
-        let moved = |i: usize| table.reserve(i, width(i)?, arena).map(|(from, to)| (i, from, to));
+        let moved = |chunk: usize| {
+            let (from, to) = table.reserve(chunk, width(chunk)?, arena)?;
+            Some(Job { chunk, tokens: table.tokens_of(chunk), from, to })
+        };
         (0..self.table.entries().len()).filter_map(moved).take(most).collect()
     }
 
     /// A place in which its last chunk can be continued, where that chunk is narrow and not full.
-    pub(crate) fn reopen(&mut self) -> Result<Option<Move>> {
+    pub(crate) fn reopen(&mut self) -> Result<Option<Job>> {
         let mut state = self.kv.lock().unwrap_or_else(PoisonError::into_inner);
         let written = state.written;
-        Ok(self.table.reopen(written, &mut state.arena)?)
+        let reopened = self.table.reopen(written, &mut state.arena)?;
+        Ok(reopened.map(|(chunk, from, to)| Job { chunk, tokens: self.table.tokens_of(chunk), from, to }))
     }
 
     /// Chunks that a step takes places for: those that begin with `more` tokens, and one for the last where it is narrow.
@@ -197,15 +199,15 @@ impl Context {
     }
 
     /// The device has been told to copy them.
-    pub(crate) fn end_moves(&mut self, moves: &[Move]) {
+    pub(crate) fn end_moves(&mut self, moves: &[Job]) {
         let mut state = self.kv.lock().unwrap_or_else(PoisonError::into_inner);
-        moves.iter().for_each(|(i, _, to)| self.table.replace(*i, *to, &mut state.arena));
+        moves.iter().for_each(|job| self.table.replace(job.chunk, job.to, &mut state.arena));
     }
 
     /// The device was not told.
-    pub(crate) fn drop_moves(&mut self, moves: &[Move]) {
+    pub(crate) fn drop_moves(&mut self, moves: &[Job]) {
         let mut state = self.kv.lock().unwrap_or_else(PoisonError::into_inner);
-        moves.iter().for_each(|(_, _, to)| state.arena.give(to.width, to.place));
+        moves.iter().for_each(|job| state.arena.give(job.to.width, job.to.place));
     }
 
     /// Widths of its chunks in memory, in order.

@@ -10,12 +10,12 @@ use concertina_elastic::package::LevelAdapters;
 use concertina_formats::{ChatMessage, Model, Tokenizer};
 use concertina_kv::{Arena, SlotPool};
 
-use super::context::{KvState, Move};
+use super::context::KvState;
 use super::ready::Warm;
 use super::tuning::tuned;
 use super::{Answer, Call, Context, GenerateOptions, Options};
 use crate::encoder::{Encoder, EncoderFiles};
-use crate::forward::{BatchRow, Capacity, Forward, JOBS, OutRow, Pass, Tail, geometry};
+use crate::forward::{BatchRow, Capacity, Forward, JOBS, Job, OutRow, Pass, Tail, geometry};
 use crate::{Backend, Counters, Cpu, Error, Gpu, Result};
 
 /// A device with one resident model.
@@ -342,7 +342,7 @@ impl Device {
     ) -> Result<Vec<u8>> {
         let first = context.grow(tokens.len())?;
         // A chunk that is continued can be written to after the moves.
-        let mut moves: Vec<Move> = context.reopen()?.into_iter().collect();
+        let mut moves: Vec<Job> = context.reopen()?.into_iter().collect();
         if self.options.narrows() {
             let sealed = context.table.sealed();
             moves.extend(
@@ -369,18 +369,18 @@ impl Device {
     }
 
     /// Tell the device to copy chunks with the next batch, and where to find them from then on.
-    pub(crate) fn submit_moves(&mut self, context: &Context, moves: &[Move]) -> Result<()> {
+    pub(crate) fn submit_moves(&mut self, context: &Context, moves: &[Job]) -> Result<()> {
         self.forward.requantise_with_next(&mut self.backend, moves)?;
         self.write_moves(context, moves)
     }
 
     /// Where to find moved chunks from the next batch on.
-    pub(crate) fn write_moves(&mut self, context: &Context, moves: &[Move]) -> Result<()> {
+    pub(crate) fn write_moves(&mut self, context: &Context, moves: &[Job]) -> Result<()> {
         let base = self.first_entry(context);
         // Runs of neighbours, each in one write.
-        for run in moves.chunk_by(|a, b| a.0 + 1 == b.0) {
-            let words: Vec<u32> = run.iter().map(|(_, _, to)| to.word()).collect();
-            self.forward.set_table(&mut self.backend, base + run[0].0 as u32, &words);
+        for run in moves.chunk_by(|a, b| a.chunk + 1 == b.chunk) {
+            let words: Vec<u32> = run.iter().map(|job| job.to.word()).collect();
+            self.forward.set_table(&mut self.backend, base + run[0].chunk as u32, &words);
         }
         Ok(())
     }

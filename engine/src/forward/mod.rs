@@ -13,6 +13,7 @@ pub use batch::{BatchRow, OutRow, Pass, Tail};
 pub use buffers::{Buffers, Capacity, JOBS, geometry};
 pub use kernels::Kernels;
 pub use product::{Place, Product, Products};
+pub use requantise::Job;
 
 use std::collections::HashMap;
 

@@ -8,8 +8,18 @@ use super::{Forward, JOBS, layers};
 use crate::record::Slice;
 use crate::{Backend, Result};
 
-/// A chunk that changes its width: its number in its context, where it is, and where it goes.
-pub type Job = (usize, ChunkEntry, ChunkEntry);
+/// A chunk that changes its width.
+#[derive(Debug, Clone, Copy)]
+pub struct Job {
+    /// Its number in its context.
+    pub chunk: usize,
+    /// Its tokens. Behind them a page has what was there before, which is not copied.
+    pub tokens: usize,
+    /// Where it is.
+    pub from: ChunkEntry,
+    /// Where it goes.
+    pub to: ChunkEntry,
+}
 
 impl Forward {
     /// Copy chunks of all layers from one place and width to another with the next batch, before its first layer. The
@@ -26,13 +36,17 @@ impl Forward {
         let widths = &self.capacity.widths;
         let narrower = |from: Width, to: Width| to.is_quantised() && to > from && widths.contains(&to);
         let reopened = |from: Width, to: Width| from.is_quantised() && to == Width::W16;
-        let known = |(_, from, to): &Job| narrower(from.width, to.width) || reopened(from.width, to.width);
+        let known = |job: &Job| {
+            let (from, to) = (job.from.width, job.to.width);
+            narrower(from, to) || reopened(from, to)
+        };
         assert!(jobs.iter().all(known), "{jobs:?}");
         if self.quant.is_none() {
             let recording = layers::requantise(&self.spec, &self.kernels, &self.buffers);
             self.quant = Some(backend.prepare(recording)?);
         }
-        let words: Vec<[u32; 4]> = jobs.iter().map(|(i, from, to)| [from.word(), to.word(), *i as u32, 0]).collect();
+        let word = |job: &Job| [job.from.word(), job.to.word(), job.chunk as u32, job.tokens as u32];
+        let words: Vec<[u32; 4]> = jobs.iter().map(word).collect();
         let at = Slice { len: 16 * jobs.len() as u64, ..self.buffers.jobs };
         backend.stage(at, cast_slice(&words));
         self.jobs = jobs.len();

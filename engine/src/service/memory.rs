@@ -1,7 +1,7 @@
 //! Making room: what the books say is carried out here.
 
 use concertina_kv::policy::Eviction;
-use concertina_kv::{CHUNK_TOKENS, ChunkEntry, Width};
+use concertina_kv::{ChunkEntry, Width};
 
 use super::keeper::{Outgoing, Report};
 use super::{Entry, Service};
@@ -106,7 +106,7 @@ impl Service {
                 let Some(place) = place else { continue };
                 let len = self.geometry.chunk_bytes(place.width) as usize;
                 let density = entry.density(*index as usize) as f32;
-                let tokens = (entry.context.table.tokens() - *index as usize * CHUNK_TOKENS).min(CHUNK_TOKENS);
+                let tokens = entry.context.table.tokens_of(*index as usize);
                 let level = entry.levels.get(*index as usize).copied().unwrap_or(entry.level);
                 outgoing.push(Outgoing { index: *index, level, tokens, width: place.width, density, bytes: len });
                 places.push(place);

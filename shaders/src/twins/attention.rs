@@ -70,8 +70,8 @@ fn centre(pages: Words<'_>, centres: u32, bits: usize, (chunk, group): (usize, u
     if centres == 0 || bits >= 16 { 0.0 } else { pages.h(centres as usize * 8 + (chunk * groups + group) * dim + i) }
 }
 
-/// Chunks from one width to a narrower one, or back to 16 bits. `jobs`: (step.jobs) of two entries, from and to, and the
-/// chunk's number.
+/// Chunks from one width to a narrower one, or back to 16 bits. `jobs`: (step.jobs) of two entries, from and to, the
+/// chunk's number, and its tokens; behind them all is 0.
 pub fn kv_quant(step: &Step, p: &QuantParams, jobs: Words<'_>, pages: Words<'_>) {
     let dim = p.head_dim as usize;
     for job in 0..step.jobs as usize {
@@ -87,7 +87,8 @@ pub fn kv_quant(step: &Step, p: &QuantParams, jobs: Words<'_>, pages: Words<'_>)
                     true => turn * centre(pages, p.centres, narrow, (chunk, group), (p.groups, p.head_dim), i),
                     false => 0.0,
                 };
-                let e: Vec<f32> = (0..dim).map(|i| from.get(pages, t, i) + off(i)).collect();
+                let known = t < jobs.u(4 * job + 3) as usize;
+                let e: Vec<f32> = (0..dim).map(|i| if known { from.get(pages, t, i) + off(i) } else { 0.0 }).collect();
                 if to.bits == 16 {
                     e.iter().enumerate().for_each(|(i, v)| to.set(pages, t, i, *v));
                     continue;
@@ -285,7 +286,7 @@ mod tests {
             }
             let p = QuantParams { kept: 1, groups: 1, head_dim: dim, centres: 0 };
             for way in chunk.windows(2) {
-                let jobs: Vec<Cell<u32>> = [way[0], way[1], 0, 0].into_iter().map(Cell::new).collect();
+                let jobs: Vec<Cell<u32>> = [way[0], way[1], 0, 16].into_iter().map(Cell::new).collect();
                 kv_quant(&Step { jobs: 1, ..Step::default() }, &p, Words(&jobs), pages);
             }
             for (value, t) in (0..32).map(|n| (n % 2 == 1, n / 2)) {

@@ -263,6 +263,7 @@ pub const MUTANTS: &[Mutant] = &[
     slip("kv_quant", "an offset that is not stored", "least));\n", "0.0));\n"),
     slip("kv_quant", "the centre of another chunk", "centre_at(CENTRES, job.z,", "centre_at(CENTRES, 0u * job.z,"),
     slip("kv_quant", "a centre taken off twice", "select(0.0, -1.0, from_width == W16)", "-1.0"),
+    slip("kv_quant", "what lies behind a chunk's tokens copied", "if (t >= s.tokens)", "if (t > s.tokens)"),
     slip("kv_quant", "a centre that is not put back", "select(0.0, 1.0, to_width == W16)", "0.0"),
     slip("kv_quant", "values widened as keys", "select(16u * o + t, t * octets + o, s.value)", "(16u * o + t)"),
     slip(
