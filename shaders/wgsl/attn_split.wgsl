@@ -25,29 +25,7 @@ override CENTRES: u32 = 0u;
 
 fn piece(i: u32) -> vec4<u32> { return pages[i]; }
 
-// A chunk's weight as maximum and sum, the same in whatever order chunks come.
-fn weight_of(top: f32, sum: f32) -> vec2<f32> {
-    return select(vec2<f32>(NONE, 0.0), vec2<f32>(top + log(sum), 1.0), sum > 0.0);
-}
-
-// What a workgroup works on.
-struct Task {
-    group: u32,
-    split: u32,
-    row: vec4<u32>,         // of each query; queries past the last repeat it
-    head: vec4<u32>,
-    real: vec4<bool>,
-    pos: vec4<u32>,         // last key in sight
-    seen: vec4<u32>,        // first key in the window
-    table: u32,
-    begin: u32,             // chunks
-    end: u32,
-}
-
 fn alone() -> bool { return step.splits * params.parts == 1u; }
-
-// Where a query's output begins, in quads.
-fn out_of(task: Task, j: u32) -> u32 { return (task.row[j] * params.out_stride + task.head[j] * params.head_dim) / 4u; }
 
 // Where a query's part goes.
 fn part_of(task: Task, j: u32) -> u32 {

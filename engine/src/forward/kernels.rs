@@ -112,6 +112,15 @@ impl Kernels {
         widths.iter().filter_map(lanes_of).collect()
     }
 
+    /// What does the rotary embedding and attention of single tokens in one dispatch, over pages of these widths.
+    pub fn attn_token(&self, head_dim: usize, widths: Widths) -> Option<&'static Variant> {
+        // The first that reads them all: what reads more is larger.
+        let reads = |v: &Variant| widths.iter().all(|w| v.pages.split('+').any(|p| p == format!("kv{}", w.bits())));
+        let mut found: Vec<_> = self.runs.iter().copied().filter(|v| v.kernel == "attn_token" && reads(v)).collect();
+        found.sort_by_key(|v| v.pages.len());
+        found.first().copied().filter(|_| self.lanes(head_dim))
+    }
+
     /// Of widths in use, those that make a recording another one.
     pub fn recorded(&self, head_dim: usize, used: Widths) -> Widths {
         if self.lanes(head_dim) { used.and(self.widths) } else { self.widths }

@@ -1,8 +1,10 @@
 //! Twins of the kernels around attention.
 
+use std::cell::Cell;
+
 use super::Words;
 use super::pages::{Plane, hadamard};
-use crate::{AttnParams, QuantParams, RopeParams, Step};
+use crate::{AttnParams, QuantParams, RopeParams, Step, TokenParams};
 
 const CHUNK: usize = 16;
 
@@ -196,6 +198,65 @@ pub fn attn_split(
             }
         }
     }
+}
+
+/// What [`rope_kv`] and [`attn_split`] do for rows that are the only ones of their contexts. `qkv`: (rows, groups) of
+/// queries, a key and a value; `out`: (rows, out_stride), `row_ml`: (rows, heads) and `chunk_ml`: (rows, heads, batch_chunks)
+/// of maximum and sum.
+#[allow(clippy::too_many_arguments)] // a kernel's bindings
+pub fn attn_token(
+    step: &Step,
+    p: &TokenParams,
+    rows: Words<'_>,
+    tables: Words<'_>,
+    rope: Words<'_>,
+    qkv: Words<'_>,
+    pages: Words<'_>,
+    chunk_ml: Words<'_>,
+    out: Words<'_>,
+    row_ml: Words<'_>,
+) {
+    let q_stride = p.heads * p.head_dim;
+    let of_rope = RopeParams {
+        heads: p.heads,
+        heads_per_group: p.heads_per_group,
+        kept: p.heads / p.heads_per_group,
+        groups: p.groups,
+        head_dim: p.head_dim,
+        halves: p.halves,
+        rope_offset: p.rope_offset,
+        rotate: p.rotate,
+        q_offset: p.q_offset,
+        q_stride: p.row_stride,
+        q_step: p.group_stride,
+        k_offset: p.k_offset,
+        k_stride: p.row_stride,
+        k_step: p.group_stride,
+        v_offset: p.v_offset,
+        v_stride: p.row_stride,
+        v_step: p.group_stride,
+        out_stride: q_stride,
+        ..Default::default()
+    };
+    let turned = vec![Cell::new(0); (step.rows * q_stride) as usize];
+    rope_kv(step, &of_rope, rows, tables, rope, qkv, qkv, qkv, Words(&turned), pages);
+    let of_attention = AttnParams {
+        heads: p.heads,
+        heads_per_group: p.heads_per_group,
+        groups: p.groups,
+        head_dim: p.head_dim,
+        q_stride,
+        out_stride: p.out_stride,
+        window: p.window,
+        scale: p.scale,
+        rotate: p.rotate,
+        part: 0,
+        parts: 1,
+        centres: p.centres,
+    };
+    let whole = Step { splits: 1, chunks_per_split: step.batch_chunks, ..*step };
+    let (turned, none) = (Words(&turned), Words(&[]));
+    attn_split(None, &whole, &of_attention, rows, tables, turned, pages, none, none, chunk_ml, out, row_ml);
 }
 
 /// Joins the parts. `out`: (rows, out_stride), `row_ml`: (rows, heads) of maximum and sum.

@@ -16,7 +16,7 @@ use std::cell::Cell;
 use crate::{Step, Variant};
 
 pub use adapter::{adapter, matvec_adapted};
-pub use attention::{attn_merge, attn_share, attn_split, kv_quant, rope_kv};
+pub use attention::{attn_merge, attn_share, attn_split, attn_token, kv_quant, rope_kv};
 pub use decode::decode_block;
 pub use encoder::{attn_dense, gelu_erf, layer_norm};
 pub use matmul::{embed, matmul};
@@ -104,6 +104,7 @@ pub fn run(call: &Call<'_>) {
         "attn_dense" => attn_dense(s, params!(), a[0], a[1], a[2]),
         "rope_kv" => rope_kv(s, params!(), a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7]),
         "attn_split" => attn_split(only, s, params!(), a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8]),
+        "attn_token" => attn_token(s, params!(), a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7]),
         "kv_quant" => kv_quant(s, params!(), a[0], a[1]),
         "attn_merge" => attn_merge(s, params!(), a[0], a[1], a[2], a[3]),
         "attn_share" => attn_share(s, params!(), a[0], a[1], a[2], a[3]),

@@ -4,6 +4,7 @@
 // running maximum, the sum of exponentials and the weighted values; a merge joins them. Because every chunk's own
 // maximum and sum pass by, its share of the probability costs no further pass over the keys.
 #import shared/step
+#import shared/attn_task
 
 struct AttnParams {
     heads: u32,             // query heads kept: a prefix of the groups
@@ -20,6 +21,3 @@ struct AttnParams {
     centres: u32,           // piece of the arena where the centres of keys begin; 0: none
 }
 @group(0) @binding(1) var<uniform> params: AttnParams;
-
-const CHUNK = 16u;          // tokens of a chunk
-const NONE = -1e30;         // below every score
