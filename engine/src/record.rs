@@ -108,7 +108,7 @@ impl When {
 }
 
 /// One dispatch.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Op {
     /// Which kernel.
     pub variant: &'static Variant,

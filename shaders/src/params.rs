@@ -314,12 +314,12 @@ params! {
         scale: f32,
         /// Dimensions of a block of the transform that values went through; 0: none.
         rotate: u32,
-        /// Which of the dispatches over the same keys this is: some adapters have one for each width.
-        part: u32,
-        /// How many there are.
-        parts: u32,
         /// Piece of 16 bytes of the arena where the centres of keys begin; 0: none were taken off.
         centres: u32,
+        /// Padding.
+        pad0: u32,
+        /// Padding.
+        pad1: u32,
     }
 
     /// Parameters of `attn_token`.

@@ -55,6 +55,11 @@ impl Variant {
         !self.inexact && !self.f16
     }
 
+    /// Whether it reads pages whose elements have so many bits.
+    pub fn reads(&self, bits: usize) -> bool {
+        self.pages.is_empty() || self.pages.split('+').any(|page| page.strip_prefix("kv") == Some(&bits.to_string()))
+    }
+
     /// Values of [`Variant::overrides`] for a dispatch with these params, in order.
     ///
     /// # Panics

@@ -166,7 +166,7 @@ impl Forward {
         Ok(bytemuck::pod_collect_to_vec(&bytes))
     }
 
-    fn write_rows(&mut self, backend: &mut Backend, rows: &[BatchRow]) {
+    pub(super) fn write_rows(&mut self, backend: &mut Backend, rows: &[BatchRow]) {
         // Runs of rows whose tokens the host knows; the others' lie on the device.
         let mut first = 0;
         for run in rows.chunk_by(|a, b| a.token.is_some() == b.token.is_some()) {
@@ -199,7 +199,7 @@ impl Forward {
     }
 
     /// Splits: enough workgroups to fill the device, within the room for partial results.
-    fn step(&self, rows: &[BatchRow]) -> Step {
+    pub(super) fn step(&self, rows: &[BatchRow]) -> Step {
         let chunks = rows.iter().map(|row| row.position as usize / CHUNK_TOKENS + 1).max().unwrap_or(1);
         let one = rows.iter().all(|row| row.table == rows[0].table);
         let span = if one { rows.len() } else { 1 };

@@ -182,7 +182,6 @@ impl Recorder<'_> {
         let work = [Work::Fixed(octets), Work::Rows];
         self.recording.push_when(when, self.kernels.rope_kv(rotate), &rope, &args, work);
 
-        let variants = self.kernels.attention(spec.head_dim, self.widths);
         let attn = AttnParams {
             heads: heads as u32,
             heads_per_group: heads_per_group as u32,
@@ -193,20 +192,16 @@ impl Recorder<'_> {
             window: layer.window.unwrap_or(0),
             scale: spec.attn_scale,
             rotate,
-            parts: variants.len() as u32,
             centres: b.centres,
             ..Default::default()
         };
-        let parts = variants.len();
         let args = [b.rows, b.tables, b.turned, pages, b.partial, b.split_ml, b.chunk_ml, b.attended, b.row_ml];
         let work = Work::Attention { groups: groups as u32, heads_per_group: heads_per_group as u32 };
-        for (part, variant) in (0..).zip(variants) {
-            self.recording.push_when(when, variant, &AttnParams { part, ..attn }, &args, [work, Work::Fixed(1)]);
-        }
+        let variant = self.kernels.attention(spec.head_dim, self.widths);
+        self.recording.push_when(when, variant, &attn, &args, [work, Work::Fixed(1)]);
         let args = [b.partial, b.split_ml, b.attended, b.row_ml];
-        let rows = if parts > 1 { Work::Rows } else { Work::SplitRows };
-        let work = [Work::Fixed((heads * spec.head_dim / 4) as u32), rows];
-        self.recording.push_when(when, self.kernels.best("attn_merge"), &attn, &args, work);
+        let work = [Work::Fixed((heads * spec.head_dim / 4) as u32), Work::SplitRows];
+        self.recording.push(self.kernels.best("attn_merge"), &attn, &args, work);
 
         // The same in one dispatch.
         if let Some(variant) = token {

@@ -16,8 +16,8 @@ struct AttnParams {
     window: u32,            // keys seen by a query, itself included; 0: all
     scale: f32,
     rotate: u32,            // dimensions of a block of the transform that values went through; 0: none
-    part: u32,              // which of the dispatches over the same keys, one for each width
-    parts: u32,             // how many there are
     centres: u32,           // piece of the arena where the centres of keys begin; 0: none
+    pad0: u32,
+    pad1: u32,
 }
 @group(0) @binding(1) var<uniform> params: AttnParams;

@@ -1,4 +1,4 @@
-// The form for CPUs: subgroups of eight lanes, a dispatch for each width.
+// The form for CPUs: subgroups of eight lanes, a loop for each width.
 #ifdef KV32
 #import shared/lanes/kv32
 #endif
@@ -57,7 +57,9 @@ fn store_four(o: u32, task: Task, sums: vec4<f32>) {
 fn attn_split(@builtin(workgroup_id) wg: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
     let task = task_of(wg.x);
     load_q(lane, task);
+#ifdef QUANTISED
     q_sum = across_sum(features_sum());
+#endif
     m = vec4<f32>(NONE);
     let most = max(max(task.pos.x, task.pos.y), max(task.pos.z, task.pos.w));
 #ifdef KV32
@@ -66,6 +68,7 @@ fn attn_split(@builtin(workgroup_id) wg: vec3<u32>, @builtin(subgroup_invocation
 #ifdef KV16
     sum_kv16(lane, task, most);
 #endif
+    // Offsets of values come with these.
 #ifdef KV8
     sum_kv8(lane, task, most);
 #endif
