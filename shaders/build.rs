@@ -102,7 +102,8 @@ fn main() {
             Some(formats) => formats.names(name).into_iter().map(Some).collect(),
         };
         let plain = kernel.needs.as_deref();
-        let features = std::iter::once(plain).filter(|_| kernel.plain).chain(kernel.features.iter().map(|f| Some(f.as_str())));
+        let features =
+            std::iter::once(plain).filter(|_| kernel.plain).chain(kernel.features.iter().map(|f| Some(f.as_str())));
         for feature in features {
             for format in &formats {
                 let has = |tile: &&(&String, &Tile)| match (&tile.1.formats, format) {

@@ -121,7 +121,8 @@ impl Engine {
         self.pieces(&mut context, tokens, level, 0, Tail::None, |_, _| Vec::new()).await?;
         let table = self.device().await?.first_entry(&context);
         let from = tokens.len() - rows;
-        let batch = (from..tokens.len()).map(|p| BatchRow { token: Some(tokens[p]), position: p as u32, table }).collect();
+        let batch =
+            (from..tokens.len()).map(|p| BatchRow { token: Some(tokens[p]), position: p as u32, table }).collect();
         let widths = context.table.widths();
         Ok((context, batch, widths))
     }

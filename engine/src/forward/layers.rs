@@ -5,8 +5,7 @@ use concertina_elastic::{LayerUnits, SubModel};
 use concertina_formats::{Activation, ModelSpec, RopeStyle};
 use concertina_kv::Widths;
 use concertina_shaders::{
-    AttnParams, EmbedParams, GatherParams, GluParams, NormParams, QuantParams, RopeParams, SampleParams,
-    TokenParams,
+    AttnParams, EmbedParams, GatherParams, GluParams, NormParams, QuantParams, RopeParams, SampleParams, TokenParams,
 };
 
 use super::buffers::RECENT;

@@ -13,8 +13,8 @@ mod rivals;
 pub use batch::{BatchRow, OutRow, Pass, Tail};
 pub use buffers::{Buffers, Capacity, JOBS, geometry};
 pub use kernels::Kernels;
-pub use rivals::Rival;
 pub use product::{Place, Product, Products};
+pub use rivals::Rival;
 
 use std::collections::HashMap;
 

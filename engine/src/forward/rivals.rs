@@ -82,8 +82,5 @@ impl Forward {
 fn rivals_of(own: &'static Variant, backend: &Backend) -> Vec<&'static Variant> {
     let slow = |v: &Variant| backend.is_software() && v.kernel != own.kernel && v.source.contains("var<workgroup>");
     let alike = |v: &Variant| if own.role == Role::Matrix { v.role == Role::Matrix } else { v.kernel == own.kernel };
-    VARIANTS
-        .iter()
-        .filter(|v| v.format == own.format && alike(v) && v.exact() && backend.runs(v) && !slow(v))
-        .collect()
+    VARIANTS.iter().filter(|v| v.format == own.format && alike(v) && v.exact() && backend.runs(v) && !slow(v)).collect()
 }

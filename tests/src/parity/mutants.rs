@@ -264,7 +264,12 @@ pub const MUTANTS: &[Mutant] = &[
     slip("kv_quant", "the centre of another chunk", "centre_at(CENTRES, job.z,", "centre_at(CENTRES, 0u * job.z,"),
     slip("kv_quant", "a centre taken off twice", "|| s.width != W16", ""),
     slip("attn_split", "centres of the first chunk", "centre_at(CENTRES, c,", "centre_at(CENTRES, 0u * c,"),
-    slip("attn_split.subgroups.kv16.kv4", "centres forgotten", "if (CENTRES > 0u) {", "if (CENTRES > 0u && width == W8) {"),
+    slip(
+        "attn_split.subgroups.kv16.kv4",
+        "centres forgotten",
+        "if (CENTRES > 0u) {",
+        "if (CENTRES > 0u && width == W8) {",
+    ),
     slip("kv_quant", "truncation for rounding", "clamp(round(", "clamp(trunc("),
     slip("kv_quant", "a quad of the wrong octet", "source(s, t, 2u * o + 1u,", "source(s, t, 2u * o,"),
     slip("kv_quant", "the old scale ignored", "* m.x + offset", "+ offset"),
@@ -290,7 +295,12 @@ pub const MUTANTS: &[Mutant] = &[
         "n < task.end && width_of(tables[task.table + n]) != width",
         "false",
     ),
-    slip("attn_split.subgroups.kv16.kv8.kv4.kv2", "weights of another lane", "subgroupBroadcast(p, 6u)", "subgroupBroadcast(p, 5u)"),
+    slip(
+        "attn_split.subgroups.kv16.kv8.kv4.kv2",
+        "weights of another lane",
+        "subgroupBroadcast(p, 6u)",
+        "subgroupBroadcast(p, 5u)",
+    ),
     slip("attn_split.subgroups.kv16", "an empty part that writes", "task.real[j] && sum > 0.0", "task.real[j]"),
     slip("attn_split.subgroups.kv16", "an output that is not divided", "al[i] / sum", "al[i]"),
     slip(
@@ -306,12 +316,27 @@ pub const MUTANTS: &[Mutant] = &[
         "row_ml[row * params.heads + head] = vec2<f32>(m, 1.0)",
     ),
     // Single tokens in one dispatch.
-    slip("attn_token.subgroups.kv16", "its own key forgotten", "let e = exp(s - next);", "let e = 0.0 * exp(s - next);"),
+    slip(
+        "attn_token.subgroups.kv16",
+        "its own key forgotten",
+        "let e = exp(s - next);",
+        "let e = 0.0 * exp(s - next);",
+    ),
     slip("attn_token.subgroups.kv16", "a sum that is not rescaled", "l = l * shrink + select", "l = l + select"),
     slip("attn_token.subgroups.kv16", "its own weight eight times", "select(vec4<f32>(0.0), e, lane == 0u)", "e"),
     slip("attn_token.subgroups.kv16", "its own place read", "vec4<u32>(past - 2u)", "vec4<u32>(past - 1u)"),
-    slip("attn_token.subgroups.kv32", "all in the chunk's first place", "let t = place.x % CHUNK;", "let t = 0u * place.x;"),
-    slip("attn_token.subgroups.kv16", "values over keys", "store_token(plane_at(entry, 1u,", "store_token(plane_at(entry, 0u,"),
+    slip(
+        "attn_token.subgroups.kv32",
+        "all in the chunk's first place",
+        "let t = place.x % CHUNK;",
+        "let t = 0u * place.x;",
+    ),
+    slip(
+        "attn_token.subgroups.kv16",
+        "values over keys",
+        "store_token(plane_at(entry, 1u,",
+        "store_token(plane_at(entry, 0u,",
+    ),
     slip("attn_token.subgroups.kv32", "a sign swapped", "select(1.0, -1.0, low)", "select(-1.0, 1.0, low)"),
     slip(
         "attn_token.subgroups.kv16",

@@ -138,7 +138,13 @@ pub fn run(global: &GlobalArgs, args: &KernelsArgs) -> Result<()> {
     Ok(())
 }
 
-fn tell(session: &mut Session, args: &KernelsArgs, ceilings: &Ceilings, passes: &[Pass], places: &[Place]) -> Result<()> {
+fn tell(
+    session: &mut Session,
+    args: &KernelsArgs,
+    ceilings: &Ceilings,
+    passes: &[Pass],
+    places: &[Place],
+) -> Result<()> {
     let table = session.engine.tuning();
     let mut out = std::io::stdout().lock();
     let c = ceilings;
