@@ -32,8 +32,14 @@ struct Kernel {
     role: Option<Role>,
     #[serde(default)]
     inexact: bool,
+    #[serde(default = "yes")]
+    plain: bool,
     #[serde(default)]
     tiles: BTreeMap<String, Tile>,
+}
+
+fn yes() -> bool {
+    true
 }
 
 #[derive(Clone, Copy, Debug, serde::Deserialize)]
@@ -96,7 +102,8 @@ fn main() {
             Some(formats) => formats.names(name).into_iter().map(Some).collect(),
         };
         let plain = kernel.needs.as_deref();
-        let features = std::iter::once(plain).chain(kernel.features.iter().map(|f| Some(f.as_str())));
+        let features =
+            std::iter::once(plain).filter(|_| kernel.plain).chain(kernel.features.iter().map(|f| Some(f.as_str())));
         for feature in features {
             for format in &formats {
                 let has = |tile: &&(&String, &Tile)| match (&tile.1.formats, format) {
@@ -179,7 +186,7 @@ fn emit(root: &Path, out: &Path, name: &str, kernel: &Kernel, form: &Form<'_>, t
         kernel.inexact,
         subgroups,
         has("f16") || coop,
-        ["kv32", "kv16", "kv8", "kv4", "kv2"].into_iter().find(|f| has(f)).unwrap_or(""),
+        features.iter().copied().filter(|f| f.starts_with("kv")).collect::<Vec<_>>().join("+"),
         if subgroups { kernel.subgroup } else { 0 },
         if subgroups { kernel.subgroup_most } else { 0 },
         entry.workgroup_size,

@@ -142,7 +142,7 @@ fn cost(f: &Fields<'_>, load: &Load) -> Option<Cost> {
             let read = (heads + 2 * kept + 1) * d * WORD;
             plain(format!("{heads}+{kept}x{d}"), rows * (read + written), 3 * rows * (heads + kept) * d)
         }
-        "attn_split" => attention(f, load),
+        "attn_split" | "attn_token" => attention(f, load),
         "attn_merge" => {
             let (heads, d) = (f.get("heads")?, f.get("head_dim")?);
             let splits = u64::from(load.step.splits);

@@ -46,6 +46,13 @@ pub enum Work {
         /// Query heads of each.
         heads_per_group: u32,
     },
+    /// Four queries of a KV group of one row each.
+    Tokens {
+        /// KV groups.
+        groups: u32,
+        /// Query heads of each.
+        heads_per_group: u32,
+    },
     /// A row of the batch each, if attention was split.
     SplitRows,
     /// A chunk that changes its width each.
@@ -65,6 +72,7 @@ impl Work {
                 let blocks = (step.span * heads_per_group).div_ceil(4);
                 groups * blocks * (step.rows / step.span.max(1)) * step.splits
             }
+            Work::Tokens { groups, heads_per_group } => groups * heads_per_group.div_ceil(4) * step.rows,
             Work::SplitRows => {
                 if step.splits > 1 {
                     step.rows
@@ -78,8 +86,29 @@ impl Work {
     }
 }
 
+/// Which steps have a dispatch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    /// All.
+    Always,
+    /// Those whose rows are the only ones of their contexts, with attention that is not split.
+    Apart,
+    /// The others.
+    Together,
+}
+
+impl When {
+    fn holds(self, step: &Step) -> bool {
+        match self {
+            When::Always => true,
+            When::Apart => step.apart == 1,
+            When::Together => step.apart == 0,
+        }
+    }
+}
+
 /// One dispatch.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Op {
     /// Which kernel.
     pub variant: &'static Variant,
@@ -89,11 +118,16 @@ pub struct Op {
     pub args: Vec<Slice>,
     /// Work along x, of which a workgroup does `variant.group[0]`, and along y, of which it does `variant.group[1]`.
     pub work: [Work; 2],
+    /// Which steps have it.
+    pub when: When,
 }
 
 impl Op {
     /// Workgroups for a step.
     pub fn groups(&self, step: &Step) -> [u32; 2] {
+        if !self.when.holds(step) {
+            return [0, 0];
+        }
         [0, 1].map(|i| self.work[i].amount(step).div_ceil(self.variant.group[i]))
     }
 }
@@ -111,8 +145,23 @@ impl Recording {
     /// # Panics
     /// If the params or the number of buffers are not those of the kernel.
     pub fn push<P: Params>(&mut self, variant: &'static Variant, params: &P, args: &[Slice], work: [Work; 2]) {
+        self.push_when(When::Always, variant, params, args, work);
+    }
+
+    /// Add a dispatch that only some steps have.
+    ///
+    /// # Panics
+    /// As [`Recording::push`].
+    pub fn push_when<P: Params>(
+        &mut self,
+        when: When,
+        variant: &'static Variant,
+        params: &P,
+        args: &[Slice],
+        work: [Work; 2],
+    ) {
         assert_eq!(variant.params, P::NAME, "{}: wrong params", variant.name);
         assert_eq!(variant.bindings.len(), args.len() + 2, "{}: wrong number of buffers", variant.name);
-        self.ops.push(Op { variant, params: bytes_of(params).to_vec(), args: args.to_vec(), work });
+        self.ops.push(Op { variant, params: bytes_of(params).to_vec(), args: args.to_vec(), work, when });
     }
 }

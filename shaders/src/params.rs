@@ -44,6 +44,8 @@ params! {
         span: u32,
         /// Chunks that change their width.
         jobs: u32,
+        /// 1: each row is the only one of its context, and attention is not split.
+        apart: u32,
     }
 
     /// Parameters of `embed`.
@@ -312,10 +314,46 @@ params! {
         scale: f32,
         /// Dimensions of a block of the transform that values went through; 0: none.
         rotate: u32,
-        /// Which of the dispatches over the same keys this is: some adapters have one for each width.
-        part: u32,
-        /// How many there are.
-        parts: u32,
+        /// Piece of 16 bytes of the arena where the centres of keys begin; 0: none were taken off.
+        centres: u32,
+        /// Padding.
+        pad0: u32,
+        /// Padding.
+        pad1: u32,
+    }
+
+    /// Parameters of `attn_token`.
+    TokenParams {
+        /// Query heads kept.
+        heads: u32,
+        /// Query heads of a KV group.
+        heads_per_group: u32,
+        /// KV groups that a chunk has room for.
+        groups: u32,
+        /// Dimensions of a head, a multiple of 16, at most 64.
+        head_dim: u32,
+        /// 1: pairs `(i, i + d/2)`, else `(2i, 2i + 1)`.
+        halves: u32,
+        /// First `(cos, sin)` of the layer's rotary embedding.
+        rope_offset: u32,
+        /// Dimensions of a block of the Walsh-Hadamard transform, a power of two that divides `head_dim`; 0: none.
+        rotate: u32,
+        /// Keys that a query sees, itself included; 0: all before it.
+        window: u32,
+        /// Query i of group g and row r begins at `q_offset + r·row_stride + g·group_stride + i·head_dim`.
+        q_offset: u32,
+        /// Its key likewise.
+        k_offset: u32,
+        /// Its value likewise.
+        v_offset: u32,
+        /// Features between two rows.
+        row_stride: u32,
+        /// Features between two groups.
+        group_stride: u32,
+        /// Features between two rows of the output.
+        out_stride: u32,
+        /// Multiplies `q·k`.
+        scale: f32,
         /// Piece of 16 bytes of the arena where the centres of keys begin; 0: none were taken off.
         centres: u32,
     }

@@ -27,7 +27,7 @@ pub struct Variant {
     pub f16: bool,
     /// The greatest subgroup size that it runs with; 0: any.
     pub max_subgroup: u32,
-    /// Pages that it reads: `kv32`, `kv16`, `kv8`, `kv4` or `kv2`; empty: any.
+    /// Pages that it reads: `kv32`, `kv16`, `kv8`, `kv4` or `kv2`, or several, joined by `+`; empty: any.
     pub pages: &'static str,
     /// Whether it needs cooperative matrices of 16 × 16 f16 that add up in f32; then it needs f16 arithmetic, too.
     pub coop: bool,
@@ -53,6 +53,11 @@ impl Variant {
     /// Whether it rounds nothing but sums of f32: no activations to 8 bits, no products to f16.
     pub fn exact(&self) -> bool {
         !self.inexact && !self.f16
+    }
+
+    /// Whether it reads pages whose elements have so many bits.
+    pub fn reads(&self, bits: usize) -> bool {
+        self.pages.is_empty() || self.pages.split('+').any(|page| page.strip_prefix("kv") == Some(&bits.to_string()))
     }
 
     /// Values of [`Variant::overrides`] for a dispatch with these params, in order.

@@ -1,8 +1,8 @@
 // Joins the parts of split attention; one thread four elements of a (row, head).
 #import shared/attention
 
-@group(0) @binding(2) var<storage, read> partial: array<vec4<f32>>;         // (rows, heads, parts, splits, head_dim)
-@group(0) @binding(3) var<storage, read> split_ml: array<vec2<f32>>;        // (rows, heads, parts, splits): maximum, sum
+@group(0) @binding(2) var<storage, read> partial: array<vec4<f32>>;         // (rows, heads, splits, head_dim)
+@group(0) @binding(3) var<storage, read> split_ml: array<vec2<f32>>;        // (rows, heads, splits): maximum, sum
 @group(0) @binding(4) var<storage, read_write> out: array<vec4<f32>>;       // (rows, out_stride)
 @group(0) @binding(5) var<storage, read_write> row_ml: array<vec2<f32>>;    // (rows, heads): maximum, sum
 
@@ -13,7 +13,7 @@ fn attn_merge(@builtin(global_invocation_id) gid: vec3<u32>) {
     let head = gid.x / quads;
     let row = gid.y;
     if (head >= params.heads || row >= step.rows) { return; }
-    let splits = step.splits * params.parts;
+    let splits = step.splits;
     let at = (row * params.heads + head) * splits;
     var m = NONE;
     for (var s = 0u; s < splits; s++) { m = max(m, split_ml[at + s].x); }

@@ -3,10 +3,9 @@
 // row by row, so that with several rows every four of them share each reading of the keys and values, and a single row's
 // heads do at least.
 //
-// There are two forms. GPUs share through workgroup memory and take all widths in one dispatch (attn_block). Adapters whose
-// subgroups have eight lanes are CPUs: they load lane by lane and jump over nothing, so every word is loaded once, handed
-// out by `subgroupBroadcast`, and each width is a dispatch with a kernel of its own, whose parts are merged with the
-// others' (attn_lanes). One kernel with a loop for each width took llvmpipe over a minute to compile.
+// There are two forms. GPUs share through workgroup memory (attn_block). Adapters whose subgroups have eight lanes are CPUs: they
+// load lane by lane and jump over nothing, so every word is loaded once, handed out by `subgroupBroadcast`, and each width has
+// a loop of its own (attn_lanes).
 #import shared/attention
 #import shared/kv
 
@@ -14,10 +13,10 @@
 @group(0) @binding(3) var<storage, read> tables: array<u32>;
 @group(0) @binding(4) var<storage, read> q: array<vec4<f32>>;               // (rows, q_stride)
 @group(0) @binding(5) var<storage, read> pages: array<vec4<u32>>;           // the layer's arena
-@group(0) @binding(6) var<storage, read_write> partial: array<vec4<f32>>;   // (rows, heads, parts, splits, head_dim)
-@group(0) @binding(7) var<storage, read_write> split_ml: array<vec2<f32>>;  // (rows, heads, parts, splits): maximum, sum
+@group(0) @binding(6) var<storage, read_write> partial: array<vec4<f32>>;   // (rows, heads, splits, head_dim)
+@group(0) @binding(7) var<storage, read_write> split_ml: array<vec2<f32>>;  // (rows, heads, splits): maximum, sum
 @group(0) @binding(8) var<storage, read_write> chunk_ml: array<vec2<f32>>;  // (rows, heads, batch_chunks): likewise
-// Where there is one part and one split there is nothing to merge:
+// Where there is one split there is nothing to merge:
 @group(0) @binding(9) var<storage, read_write> out: array<vec4<f32>>;       // (rows, out_stride)
 @group(0) @binding(10) var<storage, read_write> row_ml: array<vec2<f32>>;   // (rows, heads): maximum, sum
 
@@ -25,34 +24,11 @@ override CENTRES: u32 = 0u;
 
 fn piece(i: u32) -> vec4<u32> { return pages[i]; }
 
-// A chunk's weight as maximum and sum, the same in whatever order chunks come.
-fn weight_of(top: f32, sum: f32) -> vec2<f32> {
-    return select(vec2<f32>(NONE, 0.0), vec2<f32>(top + log(sum), 1.0), sum > 0.0);
-}
-
-// What a workgroup works on.
-struct Task {
-    group: u32,
-    split: u32,
-    row: vec4<u32>,         // of each query; queries past the last repeat it
-    head: vec4<u32>,
-    real: vec4<bool>,
-    pos: vec4<u32>,         // last key in sight
-    seen: vec4<u32>,        // first key in the window
-    table: u32,
-    begin: u32,             // chunks
-    end: u32,
-}
-
-fn alone() -> bool { return step.splits * params.parts == 1u; }
-
-// Where a query's output begins, in quads.
-fn out_of(task: Task, j: u32) -> u32 { return (task.row[j] * params.out_stride + task.head[j] * params.head_dim) / 4u; }
+fn alone() -> bool { return step.splits == 1u; }
 
 // Where a query's part goes.
 fn part_of(task: Task, j: u32) -> u32 {
-    let first = (task.row[j] * params.heads + task.head[j]) * params.parts + params.part;
-    return first * step.splits + task.split;
+    return (task.row[j] * params.heads + task.head[j]) * step.splits + task.split;
 }
 
 fn task_of(index: u32) -> Task {

@@ -311,7 +311,7 @@ impl Device {
         }
         let row = |p: &usize| BatchRow { token: Some(context.tokens[*p]), position: *p as u32, table: base };
         let rows: Vec<BatchRow> = positions.iter().map(row).collect();
-        let pass = Pass { level, density: false, widths: context.table.widths() };
+        let pass = Pass { level, density: false, widths: context.table.widths(), together: false };
         self.forward.run(&mut self.backend, pass, &rows, &[], Tail::None).await.map(drop)
     }
 
@@ -407,7 +407,7 @@ impl Device {
         let from = context.table.tokens() as u32;
         let rows: Vec<BatchRow> =
             (from..).zip(tokens).map(|(position, token)| BatchRow { token: *token, position, table: base }).collect();
-        let pass = Pass { level, density, widths: context.table.widths() };
+        let pass = Pass { level, density, widths: context.table.widths(), together: false };
         let out = self.forward.run(&mut self.backend, pass, &rows, outs, tail).await?;
         self.ran(level, rows.len(), pass.widths, tail == Tail::Sample);
         context.table.wrote(tokens.len());

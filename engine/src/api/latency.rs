@@ -268,7 +268,7 @@ impl Engine {
         context.grow(before + rows)?;
         let base = device.first_entry(&context);
         device.forward.set_table(&mut device.backend, base, &context.table.words(0));
-        let pass = Pass { level, density: false, widths: context.table.widths() };
+        let pass = Pass { level, density: false, widths: context.table.widths(), together: false };
         let row =
             |i: usize| BatchRow { token: Some((i * 31 % vocab) as u32), position: (before + i) as u32, table: base };
         let batch: Vec<BatchRow> = (0..rows).map(row).collect();
@@ -290,7 +290,7 @@ impl Engine {
         let (base, region) = (device.first_entry(&context), context.region());
         device.forward.set_sampler(&mut device.backend, region, &sampler, &[])?;
         device.forward.set_table(&mut device.backend, base, &context.table.words(0));
-        let pass = Pass { level, density: false, widths: context.table.widths() };
+        let pass = Pass { level, density: false, widths: context.table.widths(), together: false };
         let row = BatchRow { token: Some(0), position: before as u32, table: base };
         let out = OutRow { row: 0, sampler: region, wanted: 0, feed: u32::MAX };
         let mut times = Vec::new();

@@ -80,13 +80,16 @@ impl Engine {
         let (base, region) = (device.first_entry(&scratch), scratch.region());
         device.forward.set_sampler(&mut device.backend, region, &sampler, &[])?;
         device.forward.set_table(&mut device.backend, base, &scratch.table.words(0));
-        let pass = Pass { level, density, widths };
         for (rows, samples) in wanted {
             let row = |position| BatchRow { token: Some(0), position, table: base };
             let batch: Vec<BatchRow> = (0..rows as u32).map(row).collect();
             let out = OutRow { row: 0, sampler: region, wanted: 0, feed: u32::MAX };
             let (outs, tail) = if samples { (vec![out], Tail::Sample) } else { (Vec::new(), Tail::None) };
-            device.forward.run(&mut device.backend, pass, &batch, &outs, tail).await?;
+            // A single row, as here and as behind a longer context.
+            for together in [false, true].into_iter().take(if rows == 1 { 2 } else { 1 }) {
+                let pass = Pass { level, density, widths, together };
+                device.forward.run(&mut device.backend, pass, &batch, &outs, tail).await?;
+            }
             device.ran(level, rows, widths, samples);
         }
         device.backend.flush().await?;

@@ -1,13 +1,13 @@
 //! Measurements of the engine's own parts: tuning, the time of every dispatch, the adapter's ceilings.
 
 use concertina_formats::Model;
+use concertina_kv::Widths;
 use concertina_shaders::Variant;
 use web_time::Duration;
 
-use super::{Engine, Options};
+use super::{Context, Engine, Options};
 use crate::cost::Dispatch;
-use crate::forward::BatchRow;
-use crate::forward::Tail;
+use crate::forward::{self, BatchRow, Tail};
 use crate::roofline::{Ceilings, ceilings};
 use crate::tune::{Candidate, MatrixRole, Table, Tune, TuneReport, Tuner, Wanted, key, matrix_roles};
 use crate::{Backend, Error, Result};
@@ -83,16 +83,8 @@ impl Engine {
         level: u32,
         passes: usize,
     ) -> Result<Vec<Vec<Dispatch>>> {
-        let most = self.options.rows();
-        let rows = rows.clamp(1, tokens.len().clamp(1, most));
-        let mut context = self.context()?;
-        self.pieces(&mut context, tokens, level, 0, Tail::None, |_, _| Vec::new()).await?;
+        let (_context, batch, widths) = self.last_rows(tokens, rows, level).await?;
         let device = self.device().await?;
-        let from = tokens.len() - rows;
-        let table = device.first_entry(&context);
-        let widths = context.table.widths();
-        let batch: Vec<BatchRow> =
-            (from..tokens.len()).map(|p| BatchRow { token: Some(tokens[p]), position: p as u32, table }).collect();
         let mut found = Vec::new();
         for pass in 0..=passes {
             let (timings, load) = device.forward.profile(&mut device.backend, level, &batch, widths).await?;
@@ -102,6 +94,49 @@ impl Engine {
         }
         Ok(found)
     }
+}
+
+impl Engine {
+    /// GPU time of every kind of product of the layers, for the last `rows` tokens of `tokens`, with each kernel that can stand
+    /// in its place: in the pass itself, so that the work around it and the weights' way to it are those of the pass.
+    ///
+    /// # Errors
+    /// As [`Engine::profile`].
+    pub async fn rivals(&mut self, tokens: &[u32], rows: usize, level: u32, rounds: usize) -> Result<Vec<Rival>> {
+        let (_context, batch, widths) = self.last_rows(tokens, rows, level).await?;
+        let device = self.device().await?;
+        let (found, load) = device.forward.rivals(&mut device.backend, level, &batch, widths, rounds).await?;
+        let told = |rival: forward::Rival| {
+            let rounds = rival.rounds.into_iter().map(|timing| Dispatch::of(timing, &load)).collect();
+            Rival { own: rival.own, count: rival.count, rounds }
+        };
+        Ok(found.into_iter().map(told).collect())
+    }
+
+    /// The last `rows` tokens of `tokens` as a batch, behind the others. The context keeps what they read.
+    async fn last_rows(&mut self, tokens: &[u32], rows: usize, level: u32) -> Result<(Context, Vec<BatchRow>, Widths)> {
+        let most = self.options.rows();
+        let rows = rows.clamp(1, tokens.len().clamp(1, most));
+        let mut context = self.context()?;
+        self.pieces(&mut context, tokens, level, 0, Tail::None, |_, _| Vec::new()).await?;
+        let table = self.device().await?.first_entry(&context);
+        let from = tokens.len() - rows;
+        let batch =
+            (from..tokens.len()).map(|p| BatchRow { token: Some(tokens[p]), position: p as u32, table }).collect();
+        let widths = context.table.widths();
+        Ok((context, batch, widths))
+    }
+}
+
+/// A kernel in the place of a kind of product of a pass.
+#[derive(Debug, Clone)]
+pub struct Rival {
+    /// The kernel that the pass has there.
+    pub own: &'static Variant,
+    /// Dispatches of the kind in a pass.
+    pub count: usize,
+    /// One for each round: the first dispatch of the kind, with the mean time of all.
+    pub rounds: Vec<Dispatch>,
 }
 
 /// The choices for a model by the options: kept ones, measured ones, or none.

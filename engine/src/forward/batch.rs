@@ -30,6 +30,8 @@ pub struct Pass {
     pub density: bool,
     /// Widths of the chunks that the rows' contexts have, the ones that are written to included.
     pub widths: Widths,
+    /// Attention goes as in a batch of several rows of a context: to make that ready.
+    pub together: bool,
 }
 
 /// A row that gets logits.
@@ -76,6 +78,7 @@ impl Forward {
         self.write_rows(backend, rows);
         let mut step = self.step(rows);
         step.density = u32::from(pass.density);
+        step.apart &= u32::from(!pass.together);
         step.jobs = std::mem::take(&mut self.jobs) as u32;
         let quant = self.quant.as_ref().filter(|_| step.jobs > 0);
         if tail == Tail::None || outs.is_empty() {
@@ -163,7 +166,7 @@ impl Forward {
         Ok(bytemuck::pod_collect_to_vec(&bytes))
     }
 
-    fn write_rows(&mut self, backend: &mut Backend, rows: &[BatchRow]) {
+    pub(super) fn write_rows(&mut self, backend: &mut Backend, rows: &[BatchRow]) {
         // Runs of rows whose tokens the host knows; the others' lie on the device.
         let mut first = 0;
         for run in rows.chunk_by(|a, b| a.token.is_some() == b.token.is_some()) {
@@ -196,7 +199,7 @@ impl Forward {
     }
 
     /// Splits: enough workgroups to fill the device, within the room for partial results.
-    fn step(&self, rows: &[BatchRow]) -> Step {
+    pub(super) fn step(&self, rows: &[BatchRow]) -> Step {
         let chunks = rows.iter().map(|row| row.position as usize / CHUNK_TOKENS + 1).max().unwrap_or(1);
         let one = rows.iter().all(|row| row.table == rows[0].table);
         let span = if one { rows.len() } else { 1 };
@@ -204,6 +207,9 @@ impl Forward {
         let tasks = groups * (span * per_group).div_ceil(4) * (rows.len() / span);
         let whole = chunks <= self.kernels.whole_chunks;
         let want = if whole { 1 } else { (self.kernels.tasks as usize).div_ceil(tasks) };
+        let mut tables: Vec<u32> = rows.iter().map(|row| row.table).collect();
+        tables.sort_unstable();
+        tables.dedup();
         let room = self.capacity.row_splits() / rows.len();
         let splits = want.min(room).clamp(1, chunks);
         let per_split = chunks.div_ceil(splits);
@@ -213,6 +219,7 @@ impl Forward {
             chunks_per_split: per_split as u32,
             batch_chunks: chunks as u32,
             span: span as u32,
+            apart: u32::from(whole && tables.len() == rows.len()),
             ..Default::default()
         }
     }

@@ -125,7 +125,7 @@ impl Buffers {
     pub fn alloc(backend: &mut Backend, spec: &ModelSpec, capacity: &Capacity) -> Result<Self> {
         let (r, o, c) = (capacity.rows, capacity.out_rows, capacity.contexts);
         let hq = spec.n_heads * spec.head_dim;
-        let (chunks, parts) = (capacity.chunks(), capacity.widths.len());
+        let chunks = capacity.chunks();
         let mut words = |label: &str, n: usize| backend.alloc(label, 4 * n as u64);
         let mut buffers = Self {
             tokens: words("tokens", r)?,
@@ -141,8 +141,8 @@ impl Buffers {
             projected: words("projected", r * spec.dim)?,
             gate: words("gate", r * spec.ffn)?,
             up: words("up", r * spec.ffn)?,
-            partial: words("partial", parts * capacity.row_splits() * hq)?,
-            split_ml: words("split_ml", parts * capacity.row_splits() * spec.n_heads * 2)?,
+            partial: words("partial", capacity.row_splits() * hq)?,
+            split_ml: words("split_ml", capacity.row_splits() * spec.n_heads * 2)?,
             chunk_ml: words("chunk_ml", r * spec.n_heads * chunks * 2)?,
             row_ml: words("row_ml", r * spec.n_heads * 2)?,
             outs: words("outs", o * 4)?,

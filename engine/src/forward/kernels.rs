@@ -1,6 +1,6 @@
 //! Which variant of a kernel runs on a device.
 
-use concertina_kv::{Width, Widths};
+use concertina_kv::Widths;
 use concertina_shaders::{VARIANTS, Variant, variant};
 
 use crate::Backend;
@@ -103,13 +103,22 @@ impl Kernels {
         if rotate > 64 { variant("rope_kv").expect("in the table") } else { self.best("rope_kv") }
     }
 
-    /// Attention over pages of these widths: one dispatch, or, for small heads on adapters that take them lane by lane, one
-    /// for each.
-    pub fn attention(&self, head_dim: usize, widths: Widths) -> Vec<&'static Variant> {
-        if !self.lanes(head_dim) {
-            return vec![self.best("attn_split")];
-        }
-        widths.iter().filter_map(lanes_of).collect()
+    /// Attention over pages of these widths, lane by lane for small heads on adapters that take them so.
+    pub fn attention(&self, head_dim: usize, widths: Widths) -> &'static Variant {
+        let lanes = if self.lanes(head_dim) { self.reading("attn_split", widths) } else { None };
+        lanes.unwrap_or_else(|| self.best("attn_split"))
+    }
+
+    /// What does the rotary embedding and attention of single tokens in one dispatch, over pages of these widths.
+    pub fn attn_token(&self, head_dim: usize, widths: Widths) -> Option<&'static Variant> {
+        if self.lanes(head_dim) { self.reading("attn_token", widths) } else { None }
+    }
+
+    /// The variant of a kernel that reads pages of these widths and the fewest others: each costs a loop.
+    fn reading(&self, kernel: &str, widths: Widths) -> Option<&'static Variant> {
+        let reads = |v: &Variant| widths.iter().all(|width| v.reads(width.bits()));
+        let all = self.runs.iter().copied().filter(|v| v.kernel == kernel && !v.pages.is_empty() && reads(v));
+        all.min_by_key(|v| v.pages.len())
     }
 
     /// Of widths in use, those that make a recording another one.
@@ -119,15 +128,10 @@ impl Kernels {
 
     /// Whether attention goes lane by lane.
     fn lanes(&self, head_dim: usize) -> bool {
-        head_dim <= 64 && self.widths.iter().all(|width| lanes_of(width).is_some_and(|v| self.has(v)))
+        head_dim <= 64 && self.reading("attn_split", self.widths).is_some()
     }
 
     fn has(&self, variant: &Variant) -> bool {
         self.runs.iter().any(|v| std::ptr::eq(*v, variant))
     }
-}
-
-/// The kernel that reads pages of one width lane by lane.
-fn lanes_of(width: Width) -> Option<&'static Variant> {
-    variant(&format!("attn_split.subgroups.kv{}", width.bits()))
 }

@@ -5,7 +5,7 @@ use concertina_elastic::{LayerUnits, SubModel};
 use concertina_formats::{Activation, ModelSpec, RopeStyle};
 use concertina_kv::Widths;
 use concertina_shaders::{
-    AttnParams, EmbedParams, GatherParams, GluParams, NormParams, QuantParams, RopeParams, SampleParams,
+    AttnParams, EmbedParams, GatherParams, GluParams, NormParams, QuantParams, RopeParams, SampleParams, TokenParams,
 };
 
 use super::buffers::RECENT;
@@ -13,7 +13,7 @@ use super::product::{Place, Product, Products, twice};
 use super::{Buffers, Kernels};
 use crate::Result;
 use crate::adapters::{AdapterWeights, LevelWeights};
-use crate::record::{Recording, Slice, Work};
+use crate::record::{Recording, Slice, When, Work};
 use crate::tune::Family;
 use crate::weights::{LayerWeights, Matrix, Weights};
 
@@ -173,12 +173,14 @@ impl Recorder<'_> {
             out_stride: hq as u32,
             ..Default::default()
         };
+        let token = self.kernels.attn_token(spec.head_dim, self.widths).filter(|_| self.family == Family::Narrow);
+        let when = if token.is_some() { When::Together } else { When::Always };
         let octets = ((heads + 2 * groups) * spec.head_dim / 8) as u32;
         let pages = b.pages[index];
         let args = [b.rows, b.tables, b.rope, b.qkv, b.qkv, b.qkv, b.turned, pages];
-        self.recording.push(self.kernels.rope_kv(rotate), &rope, &args, [Work::Fixed(octets), Work::Rows]);
+        let work = [Work::Fixed(octets), Work::Rows];
+        self.recording.push_when(when, self.kernels.rope_kv(rotate), &rope, &args, work);
 
-        let variants = self.kernels.attention(spec.head_dim, self.widths);
         let attn = AttnParams {
             heads: heads as u32,
             heads_per_group: heads_per_group as u32,
@@ -189,20 +191,41 @@ impl Recorder<'_> {
             window: layer.window.unwrap_or(0),
             scale: spec.attn_scale,
             rotate,
-            parts: variants.len() as u32,
             centres: b.centres,
             ..Default::default()
         };
-        let parts = variants.len();
         let args = [b.rows, b.tables, b.turned, pages, b.partial, b.split_ml, b.chunk_ml, b.attended, b.row_ml];
         let work = Work::Attention { groups: groups as u32, heads_per_group: heads_per_group as u32 };
-        for (part, variant) in (0..).zip(variants) {
-            self.recording.push(variant, &AttnParams { part, ..attn }, &args, [work, Work::Fixed(1)]);
-        }
+        let variant = self.kernels.attention(spec.head_dim, self.widths);
+        self.recording.push_when(when, variant, &attn, &args, [work, Work::Fixed(1)]);
         let args = [b.partial, b.split_ml, b.attended, b.row_ml];
-        let rows = if parts > 1 { Work::Rows } else { Work::SplitRows };
-        let work = [Work::Fixed((heads * spec.head_dim / 4) as u32), rows];
+        let work = [Work::Fixed((heads * spec.head_dim / 4) as u32), Work::SplitRows];
         self.recording.push(self.kernels.best("attn_merge"), &attn, &args, work);
+
+        // The same in one dispatch.
+        if let Some(variant) = token {
+            let params = TokenParams {
+                heads: rope.heads,
+                heads_per_group: rope.heads_per_group,
+                groups: rope.groups,
+                head_dim: rope.head_dim,
+                halves: rope.halves,
+                rope_offset: rope.rope_offset,
+                rotate,
+                window: attn.window,
+                q_offset: rope.q_offset,
+                k_offset: rope.k_offset,
+                v_offset: rope.v_offset,
+                row_stride: stride as u32,
+                group_stride: of_group as u32,
+                out_stride: attn.out_stride,
+                scale: attn.scale,
+                centres: attn.centres,
+            };
+            let args = [b.rows, b.tables, b.rope, b.qkv, pages, b.chunk_ml, b.attended, b.row_ml];
+            let work = Work::Tokens { groups: groups as u32, heads_per_group: heads_per_group as u32 };
+            self.recording.push_when(When::Apart, variant, &params, &args, [work, Work::Fixed(1)]);
+        }
         let args = [b.rows, b.row_ml, b.chunk_ml, b.density];
         self.recording.push(self.kernels.best("attn_share"), &attn, &args, [Work::DensityChunks, Work::Rows]);
 

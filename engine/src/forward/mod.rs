@@ -8,12 +8,14 @@ mod layers;
 mod pages;
 mod product;
 mod requantise;
+mod rivals;
 
 pub use batch::{BatchRow, OutRow, Pass, Tail};
 pub use buffers::{Buffers, Capacity, JOBS, geometry};
 pub use kernels::Kernels;
 pub use product::{Place, Product, Products};
 pub use requantise::Job;
+pub use rivals::Rival;
 
 use std::collections::HashMap;
 
@@ -23,6 +25,7 @@ use concertina_formats::{Model, ModelSpec};
 use concertina_kv::Widths;
 
 use crate::adapters::LevelWeights;
+use crate::record::Recording;
 use crate::tune::{Family, Table};
 use crate::weights::{self, LayerWeights, Matrix, Progress, Weights};
 use crate::{Backend, Error, Prepared, Result};
@@ -219,22 +222,30 @@ impl Forward {
             .collect()
     }
 
-    /// Make the recording of the layers for a batch, if it is not there yet, and name it.
+    /// Make the recording of the layers for a batch ready, if it is not yet, and name it.
     fn ready(&mut self, backend: &mut Backend, level: u32, rows: usize, used: Widths) -> Result<LayersKey> {
-        if !(1..=100).contains(&level) {
-            return Err(Error::Invalid(format!("level {level} is not between 1 and 100 percent")));
-        }
-        let key = (level, self.kernels.family(rows), self.kernels.recorded(self.spec.head_dim, used));
+        let key = self.key(level, rows, used)?;
         if !self.layers.contains_key(&key) {
-            self.sub_model(level);
-            let sub = &self.sub_models[&level];
-            let adapters = self.adapters.get(&level);
-            let of = layers::Of { adapters, family: key.1, widths: key.2, rotate: self.capacity.rotate };
-            let (spec, rows) = (&self.spec, self.capacity.rows);
-            let recording = layers::layers(spec, rows, &self.kernels, &self.buffers, &self.weights, sub, of)?;
+            let recording = self.record(key)?;
             self.layers.insert(key, backend.prepare(recording)?);
         }
         Ok(key)
+    }
+
+    /// What names the recording of the layers for a batch.
+    fn key(&self, level: u32, rows: usize, used: Widths) -> Result<LayersKey> {
+        if !(1..=100).contains(&level) {
+            return Err(Error::Invalid(format!("level {level} is not between 1 and 100 percent")));
+        }
+        Ok((level, self.kernels.family(rows), self.kernels.recorded(self.spec.head_dim, used)))
+    }
+
+    /// The recording of the layers of that name.
+    fn record(&mut self, (level, family, widths): LayersKey) -> Result<Recording> {
+        self.sub_model(level);
+        let sub = &self.sub_models[&level];
+        let of = layers::Of { adapters: self.adapters.get(&level), family, widths, rotate: self.capacity.rotate };
+        layers::layers(&self.spec, self.capacity.rows, &self.kernels, &self.buffers, &self.weights, sub, of)
     }
 
     fn ready_head(&mut self, backend: &mut Backend, family: Family) -> Result<()> {

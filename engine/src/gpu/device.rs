@@ -379,7 +379,8 @@ impl Gpu {
                 layout: &pipeline.get_bind_group_layout(0),
                 entries: &entries,
             });
-            let op = Op { variant: op.variant, params: op.params.clone(), args: Vec::new(), work: op.work };
+            let op =
+                Op { variant: op.variant, params: op.params.clone(), args: Vec::new(), work: op.work, when: op.when };
             ops.push(PreparedOp { pipeline, bindings, op });
         }
         self.faults.check()?;

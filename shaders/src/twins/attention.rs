@@ -1,8 +1,10 @@
 //! Twins of the kernels around attention.
 
+use std::cell::Cell;
+
 use super::Words;
 use super::pages::{Plane, hadamard};
-use crate::{AttnParams, QuantParams, RopeParams, Step};
+use crate::{AttnParams, QuantParams, RopeParams, Step, TokenParams};
 
 const CHUNK: usize = 16;
 
@@ -113,12 +115,10 @@ fn first_seen(pos: usize, window: u32) -> usize {
     if window == 0 { 0 } else { (pos + 1).saturating_sub(window as usize) }
 }
 
-/// Attention over parts of the chunks; `only` over those of so many bits. `partial`: (rows, heads, parts, splits, head_dim),
-/// `split_ml`: (rows, heads, parts, splits) and `chunk_ml`: (rows, heads, batch_chunks) of maximum and sum. Of a single part
-/// and split, the output itself: `out`: (rows, out_stride), `row_ml`: (rows, heads).
+/// Attention over parts of the chunks. `partial`: (rows, heads, splits, head_dim), `split_ml`: (rows, heads, splits) and
+/// `chunk_ml`: (rows, heads, batch_chunks) of maximum and sum. Of a single split, the output itself: `out`: (rows, out_stride), `row_ml`: (rows, heads).
 #[allow(clippy::too_many_arguments)] // a kernel's bindings
 pub fn attn_split(
-    only: Option<usize>,
     step: &Step,
     p: &AttnParams,
     rows: Words<'_>,
@@ -132,7 +132,7 @@ pub fn attn_split(
     row_ml: Words<'_>,
 ) {
     let dim = p.head_dim as usize;
-    let alone = step.splits * p.parts == 1;
+    let alone = step.splits == 1;
     assert!(dim <= MOST_DIM, "heads of {dim} dimensions");
     for row in 0..step.rows as usize {
         let (pos, table) = (rows.u(row * 4) as usize, rows.u(row * 4 + 1));
@@ -144,8 +144,7 @@ pub fn attn_split(
             for split in 0..step.splits as usize {
                 let begin = (split * step.chunks_per_split as usize).max(seen / CHUNK);
                 let end = ((split + 1) * step.chunks_per_split as usize).min(pos / CHUNK + 1);
-                let part = (row * p.heads as usize + head) * p.parts as usize + p.part as usize;
-                let at = part * step.splits as usize + split;
+                let at = (row * p.heads as usize + head) * step.splits as usize + split;
                 let mut empty = true;
                 let (mut m, mut l) = (-1e30f32, 0f32);
                 let mut acc = vec![0f32; dim];
@@ -153,9 +152,6 @@ pub fn attn_split(
                     let entry = entry(tables, table, chunk);
                     let keys = Plane::of(entry, false, group, p.groups, p.head_dim);
                     let values = Plane::of(entry, true, group, p.groups, p.head_dim);
-                    if only.is_some_and(|bits| bits != keys.bits) {
-                        continue;
-                    }
                     empty = false;
                     let shape = (p.groups, p.head_dim);
                     let mid = |i| centre(pages, p.centres, keys.bits, (chunk, group), shape, i);
@@ -206,6 +202,64 @@ pub fn attn_split(
     }
 }
 
+/// What [`rope_kv`] and [`attn_split`] do for rows that are the only ones of their contexts. `qkv`: (rows, groups) of
+/// queries, a key and a value; `out`: (rows, out_stride), `row_ml`: (rows, heads) and `chunk_ml`: (rows, heads, batch_chunks)
+/// of maximum and sum.
+#[allow(clippy::too_many_arguments)] // a kernel's bindings
+pub fn attn_token(
+    step: &Step,
+    p: &TokenParams,
+    rows: Words<'_>,
+    tables: Words<'_>,
+    rope: Words<'_>,
+    qkv: Words<'_>,
+    pages: Words<'_>,
+    chunk_ml: Words<'_>,
+    out: Words<'_>,
+    row_ml: Words<'_>,
+) {
+    let q_stride = p.heads * p.head_dim;
+    let of_rope = RopeParams {
+        heads: p.heads,
+        heads_per_group: p.heads_per_group,
+        kept: p.heads / p.heads_per_group,
+        groups: p.groups,
+        head_dim: p.head_dim,
+        halves: p.halves,
+        rope_offset: p.rope_offset,
+        rotate: p.rotate,
+        q_offset: p.q_offset,
+        q_stride: p.row_stride,
+        q_step: p.group_stride,
+        k_offset: p.k_offset,
+        k_stride: p.row_stride,
+        k_step: p.group_stride,
+        v_offset: p.v_offset,
+        v_stride: p.row_stride,
+        v_step: p.group_stride,
+        out_stride: q_stride,
+        ..Default::default()
+    };
+    let turned = vec![Cell::new(0); (step.rows * q_stride) as usize];
+    rope_kv(step, &of_rope, rows, tables, rope, qkv, qkv, qkv, Words(&turned), pages);
+    let of_attention = AttnParams {
+        heads: p.heads,
+        heads_per_group: p.heads_per_group,
+        groups: p.groups,
+        head_dim: p.head_dim,
+        q_stride,
+        out_stride: p.out_stride,
+        window: p.window,
+        scale: p.scale,
+        rotate: p.rotate,
+        centres: p.centres,
+        ..Default::default()
+    };
+    let whole = Step { splits: 1, chunks_per_split: step.batch_chunks, ..*step };
+    let (turned, none) = (Words(&turned), Words(&[]));
+    attn_split(&whole, &of_attention, rows, tables, turned, pages, none, none, chunk_ml, out, row_ml);
+}
+
 /// Joins the parts. `out`: (rows, out_stride), `row_ml`: (rows, heads) of maximum and sum.
 pub fn attn_merge(
     step: &Step,
@@ -218,7 +272,7 @@ pub fn attn_merge(
     let dim = p.head_dim as usize;
     for row in 0..step.rows as usize {
         for head in 0..p.heads as usize {
-            let splits = (step.splits * p.parts) as usize;
+            let splits = step.splits as usize;
             let at = (row * p.heads as usize + head) * splits;
             let parts: Vec<(usize, f32, f32)> = (at..at + splits)
                 .map(|at| (at, split_ml.f(at * 2), split_ml.f(at * 2 + 1)))

@@ -16,7 +16,7 @@ use std::cell::Cell;
 use crate::{Step, Variant};
 
 pub use adapter::{adapter, matvec_adapted};
-pub use attention::{attn_merge, attn_share, attn_split, kv_quant, rope_kv};
+pub use attention::{attn_merge, attn_share, attn_split, attn_token, kv_quant, rope_kv};
 pub use decode::decode_block;
 pub use encoder::{attn_dense, gelu_erf, layer_norm};
 pub use matmul::{embed, matmul};
@@ -88,7 +88,6 @@ pub fn run(call: &Call<'_>) {
         };
     }
     let format = || call.variant.format.expect("a kernel over weights has a format");
-    let only = call.variant.pages.strip_prefix("kv").and_then(|bits| bits.parse().ok());
     match call.variant.kernel {
         "embed" => embed(format(), s, params!(), a[0], a[1], a[3]),
         "gather_rows" => gather_rows(s, params!(), a[0], a[1], a[2]),
@@ -103,7 +102,8 @@ pub fn run(call: &Call<'_>) {
         "gelu_erf" => gelu_erf(s, params!(), a[0]),
         "attn_dense" => attn_dense(s, params!(), a[0], a[1], a[2]),
         "rope_kv" => rope_kv(s, params!(), a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7]),
-        "attn_split" => attn_split(only, s, params!(), a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8]),
+        "attn_split" => attn_split(s, params!(), a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8]),
+        "attn_token" => attn_token(s, params!(), a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7]),
         "kv_quant" => kv_quant(s, params!(), a[0], a[1]),
         "attn_merge" => attn_merge(s, params!(), a[0], a[1], a[2], a[3]),
         "attn_share" => attn_share(s, params!(), a[0], a[1], a[2], a[3]),

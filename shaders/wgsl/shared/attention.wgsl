@@ -4,6 +4,7 @@
 // running maximum, the sum of exponentials and the weighted values; a merge joins them. Because every chunk's own
 // maximum and sum pass by, its share of the probability costs no further pass over the keys.
 #import shared/step
+#import shared/attn_task
 
 struct AttnParams {
     heads: u32,             // query heads kept: a prefix of the groups
@@ -15,11 +16,8 @@ struct AttnParams {
     window: u32,            // keys seen by a query, itself included; 0: all
     scale: f32,
     rotate: u32,            // dimensions of a block of the transform that values went through; 0: none
-    part: u32,              // which of the dispatches over the same keys, one for each width
-    parts: u32,             // how many there are
     centres: u32,           // piece of the arena where the centres of keys begin; 0: none
+    pad0: u32,
+    pad1: u32,
 }
 @group(0) @binding(1) var<uniform> params: AttnParams;
-
-const CHUNK = 16u;          // tokens of a chunk
-const NONE = -1e30;         // below every score

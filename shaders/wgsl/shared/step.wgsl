@@ -8,6 +8,7 @@ struct Step {
     density: u32,           // 1: collect each chunk's share of the probability
     span: u32,              // rows that attention may take together: all of a batch of one context, else 1
     jobs: u32,              // chunks that change their width
+    apart: u32,             // 1: each row is the only one of its context, and attention is not split
 }
 // In a storage buffer: lavapipe compiles a shader anew for every value of a uniform that bounds a loop, and these change
 // with every step.

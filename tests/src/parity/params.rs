@@ -34,6 +34,7 @@ pub fn layouts() -> Vec<Layout> {
         layout::<shaders::RopeParams>(),
         layout::<shaders::QuantParams>(),
         layout::<shaders::AttnParams>(),
+        layout::<shaders::TokenParams>(),
         layout::<shaders::SampleParams>(),
         layout::<shaders::RoofParams>(),
         layout::<shaders::Sampler>(),

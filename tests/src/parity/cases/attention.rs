@@ -125,10 +125,9 @@ pub fn cases(variant: &'static Variant, rng: &mut Rng) -> Vec<Case> {
     };
     let widths: &[&[u32]] = match variant.pages {
         "kv32" => &[&[4]],
-        "kv16" => &[&[0], &[2, 0, 3]],
-        "kv8" => &[&[1], &[0, 1, 2, 3]],
-        "kv4" => &[&[2], &[3, 2, 2, 0]],
-        "kv2" => &[&[3], &[3, 1, 3, 2]],
+        "kv16" => &[&[0]],
+        "kv16+kv4" => &[&[0], &[2], &[0, 2, 2]],
+        "kv16+kv8+kv4+kv2" => &[&[0], &[1], &[3], &[0, 1, 2, 3], &[3, 2, 2, 1]],
         _ => &[&[0], &[4], &[0, 1, 2, 3], &[3, 2, 2, 1]],
     };
     let shapes = [
@@ -193,30 +192,17 @@ fn case(variant: &'static Variant, rng: &mut Rng, s: Shape) -> Case {
         pages.written.resize(pages.words.len(), false);
     }
 
-    // Some adapters have a dispatch for each width: then this is one of them.
-    let only: Option<usize> = variant.pages.strip_prefix("kv").and_then(|bits| bits.parse().ok());
-    let all_mine = (0..rows).all(|row| {
-        (0..=batch.places[row].0 / 16).all(|chunk| {
-            let plane = batch.plane((16 * chunk, batch.places[row].1), false, 0);
-            only.is_none_or(|bits| bits == plane.bits)
-        })
-    });
-    let (part, parts) = if all_mine { (0, 1) } else { (s.splits.0 % 2, 2) };
-    let alone = s.splits.0 * parts == 1;
+    let alone = s.splits.0 == 1;
     let out_stride = s.heads * dim + 8;
     let (mut out, mut row_ml) = (Out::new((rows + 1) * out_stride), Out::new((rows + 1) * s.heads * 2));
-    let mut partial = Out::new((rows + 1) * s.heads * parts * s.splits.0 * dim);
-    let mut split_ml = Out::new((rows + 1) * s.heads * parts * s.splits.0 * 2);
+    let mut partial = Out::new((rows + 1) * s.heads * s.splits.0 * dim);
+    let mut split_ml = Out::new((rows + 1) * s.heads * s.splits.0 * 2);
     let mut chunk_ml = Out::new((rows + 1) * s.heads * chunks * 2);
     for row in 0..rows {
         let (begin, end) = (batch.first_chunk(row, s.window), batch.places[row].0 as usize / 16 + 1);
-        let mine = |chunk: usize| {
-            let plane = batch.plane((16 * chunk as u32, batch.places[row].1), false, 0);
-            only.is_none_or(|bits| bits == plane.bits)
-        };
         for head in 0..s.heads {
             for split in 0..s.splits.0 {
-                let at = ((row * s.heads + head) * parts + part) * s.splits.0 + split;
+                let at = (row * s.heads + head) * s.splits.0 + split;
                 if alone {
                     out.expect(row * out_stride + head * dim..row * out_stride + (head + 1) * dim);
                     row_ml.expect(2 * (row * s.heads + head)..2 * (row * s.heads + head) + 2);
@@ -224,15 +210,13 @@ fn case(variant: &'static Variant, rng: &mut Rng, s: Shape) -> Case {
                 }
                 split_ml.expect(2 * at..2 * at + 2);
                 let chunks = (split * s.splits.1).max(begin)..((split + 1) * s.splits.1).min(end);
-                if chunks.into_iter().any(mine) {
+                if !chunks.is_empty() {
                     partial.expect(at * dim..(at + 1) * dim);
                 }
             }
             if s.density == 1 {
                 let at = (row * s.heads + head) * chunks;
-                for chunk in (begin..end).filter(|chunk| mine(*chunk)) {
-                    chunk_ml.expect(2 * (at + chunk)..2 * (at + chunk) + 2);
-                }
+                chunk_ml.expect(2 * (at + begin)..2 * (at + end));
             }
         }
     }
@@ -248,9 +232,8 @@ fn case(variant: &'static Variant, rng: &mut Rng, s: Shape) -> Case {
         scale: 3.0 / (dim as f32).sqrt(),
         // The transform, or none.
         rotate: if s.splits.0 == 1 && s.density == 0 { 0 } else { 1 << dim.trailing_zeros() },
-        part: part as u32,
-        parts: parts as u32,
         centres,
+        ..Default::default()
     };
     let step = Step {
         rows: rows as u32,

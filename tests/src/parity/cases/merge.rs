@@ -55,11 +55,9 @@ pub fn attn_merge(variant: &'static Variant, rng: &mut Rng) -> Vec<Case> {
                 out_stride: out_stride as u32,
                 window: 0,
                 scale: 1.0,
-                // Parts are splits over again.
-                parts: if splits % 2 == 0 { 2 } else { 1 },
                 ..Default::default()
             };
-            let step = Step { rows: rows as u32, splits: splits as u32 / params.parts, ..Step::default() };
+            let step = Step { rows: rows as u32, splits: splits as u32, ..Step::default() };
             let buffers = vec![partial.input(), split_ml.input(), out.output(MERGED), row_ml.output(MERGED)];
             let name = format!("rows {rows}, heads {heads} of {dim}, splits {splits}, maxima ±{spread}");
             Case::new(variant, name, step, params, [Work::Fixed((heads * dim / 4) as u32), Work::Rows], buffers)

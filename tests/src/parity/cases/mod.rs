@@ -12,6 +12,7 @@ mod quant;
 mod roofline;
 mod rope;
 mod sampling;
+mod token;
 
 use concertina_formats::testing::Rng;
 use concertina_shaders::Variant;
@@ -36,6 +37,7 @@ pub fn cases(variant: &'static Variant, seed: u64) -> Vec<Case> {
         ("attn_dense", _) => encoder::attn_dense(variant, rng),
         ("rope_kv", _) => rope::cases(variant, rng),
         ("attn_split", _) => attention::cases(variant, rng),
+        ("attn_token", _) => token::cases(variant, rng),
         ("kv_quant", _) => quant::cases(variant, rng),
         ("attn_merge", _) => merge::attn_merge(variant, rng),
         ("attn_share", _) => merge::attn_share(variant, rng),

@@ -2,6 +2,7 @@
 
 mod history;
 mod plot;
+mod rivals;
 mod rows;
 mod trace;
 mod watch;
@@ -17,6 +18,7 @@ use serde_json::json;
 use super::report::{prompt, size};
 use crate::cli::GlobalArgs;
 use crate::session::Session;
+use rivals::Place;
 use rows::{Pass, as_json, matrix_share, text};
 
 const EXAMPLES: &str = "\
@@ -24,6 +26,7 @@ Examples:
   concertina bench kernels
   concertina bench kernels --context 1024 --prefill 256 --passes 9 --json
   concertina bench kernels --level 40 --json        a sub-model: which kernels get smaller, and by how much
+  concertina bench kernels --rivals --passes 15     whether the pass has the fastest kernel in each place
   concertina bench kernels --trace pass.json        open it in chrome://tracing or in Perfetto
   concertina bench kernels --svg roofline.svg --history kernels.jsonl
   concertina bench kernels --watch shaders/wgsl     measure a matrix kernel anew at every change of its file";
@@ -52,6 +55,9 @@ pub struct KernelsArgs {
     /// Measured passes of each; medians are reported
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     pub passes: u32,
+    /// Measure every other kernel in the place of each product of the decoded token, too
+    #[arg(long)]
+    pub rivals: bool,
     /// Use no kernels that quantise activations
     #[arg(long)]
     pub exact: bool,
@@ -101,7 +107,14 @@ pub fn run(global: &GlobalArgs, args: &KernelsArgs) -> Result<()> {
         Ok(Pass { name, rows, passes })
     })
     .collect::<Result<Vec<Pass>>>()?;
-    tell(&mut session, args, &ceilings, &passes)?;
+    let places = if args.rivals {
+        let tokens = prompt(session.engine.tokenizer(), context + 1)?;
+        let found = pollster::block_on(session.engine.rivals(&tokens, 1, args.level, args.passes as usize))?;
+        rivals::places(&found, &ceilings)
+    } else {
+        Vec::new()
+    };
+    tell(&mut session, args, &ceilings, &passes, &places)?;
     if let Some(path) = &args.trace {
         write(path, &trace::trace(&passes).to_string())?;
     }
@@ -125,7 +138,13 @@ pub fn run(global: &GlobalArgs, args: &KernelsArgs) -> Result<()> {
     Ok(())
 }
 
-fn tell(session: &mut Session, args: &KernelsArgs, ceilings: &Ceilings, passes: &[Pass]) -> Result<()> {
+fn tell(
+    session: &mut Session,
+    args: &KernelsArgs,
+    ceilings: &Ceilings,
+    passes: &[Pass],
+    places: &[Place],
+) -> Result<()> {
     let table = session.engine.tuning();
     let mut out = std::io::stdout().lock();
     let c = ceilings;
@@ -139,7 +158,7 @@ fn tell(session: &mut Session, args: &KernelsArgs, ceilings: &Ceilings, passes: 
                 "f16_gflop_s": c.f16_gflop_s, "int8_gop_s": c.int8_gop_s, "dispatch_us": c.dispatch_us,
                 "timestamp_us": c.timestamp_us,
             },
-            "passes": passes,
+            "passes": passes, "rivals": rivals::as_json(places),
         });
         writeln!(out, "{report:#}")?;
         return Ok(());
@@ -164,6 +183,9 @@ fn tell(session: &mut Session, args: &KernelsArgs, ceilings: &Ceilings, passes: 
             out,
             "  timestamps take {stamps:.1} ms of this; without them {inferred:.1} ms (inferred, not measured)"
         )?;
+    }
+    if !places.is_empty() {
+        write!(out, "{}", rivals::text(places))?;
     }
     if table.choices.is_empty() {
         writeln!(out, "\nnothing was tuned here, so \"best\" is not known: see `concertina tune --help`")?;
