@@ -317,7 +317,11 @@ impl Backend {
             Backend::Cpu(cpu) => {
                 for p in recordings {
                     match p {
-                        Prepared::Cpu(recording) => cpu.run(step, recording)?,
+                        Prepared::Cpu(recording) => {
+                            cpu.run(step, recording)?;
+                            let ran = recording.ops.iter().filter(|op| !op.groups(step).contains(&0));
+                            cpu.counters.dispatches += ran.count() as u64;
+                        }
                         Prepared::Gpu(_) => panic!("prepared for a GPU"),
                     }
                 }
