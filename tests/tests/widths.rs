@@ -46,9 +46,10 @@ fn change_chunk_by_chunk() {
     let how = GenerateOptions { max_tokens: 1, sampling: Sampling::greedy(), ignore_end: true, ..Default::default() };
     let mut context = engine.context().expect("a context");
     block_on(engine.generate(&mut context, &tokens, &how, |_| ControlFlow::Continue(()))).expect("an answer");
-    // Chunk 5 is not full, and chunk 9 is not there.
+    // Chunk 5 is not full, and will be widened; chunk 9 is not there.
     let wanted = [(0, Width::W4), (2, Width::W4), (3, Width::W8), (5, Width::W4), (9, Width::W4)];
-    assert_eq!(block_on(engine.requantise(&mut context, &wanted)).expect("nothing fails"), 2);
+    assert_eq!(block_on(engine.requantise(&mut context, &wanted)).expect("nothing fails"), 3);
+    assert_eq!(context.chunk_widths()[5], Width::W4);
     assert_eq!(
         block_on(engine.requantise(&mut context, &wanted)).expect("nothing fails"),
         0,
@@ -56,6 +57,7 @@ fn change_chunk_by_chunk() {
     );
     let answer = block_on(engine.generate(&mut context, &[3], &how, |_| ControlFlow::Continue(()))).expect("an answer");
     assert_eq!(answer.prefill_tokens, 2, "the context was kept");
+    assert_eq!(context.chunk_widths()[5], Width::W16, "it was continued");
 }
 
 #[test]
