@@ -10,7 +10,7 @@ use concertina_trainer::ops::head::{Mix, losses};
 use concertina_trainer::random::Random;
 use concertina_trainer::recover::fit::fit;
 use concertina_trainer::recover::package::{restored, stored};
-use concertina_trainer::recover::train::{Trainee, Training};
+use concertina_trainer::recover::train::{Reading, Trainee, Training};
 use concertina_trainer::teacher::{Lesson, lessons};
 
 /// The other of its two layers is cut.
@@ -108,9 +108,10 @@ fn training_learns_and_can_be_taken_up() {
         trainee
     };
     let training = Training { steps: 40, ..Training::default() };
+    let reading = Reading { lessons: &lessons, questions: &[] };
     let to = folder.path().join("kept.safetensors");
     let mut whole = again(&path);
-    whole.train(&net, &units, &lessons, training, &to, &mut |_, _, _| {}).unwrap();
+    whole.train(&net, &units, reading, training, &to, &mut |_, _, _| {}).unwrap();
     let after = divergence(&net, Some(whole.adapters()), &lessons);
     assert!(after < 0.97 * before, "{before} before, {after} after");
 
@@ -123,10 +124,10 @@ fn training_learns_and_can_be_taken_up() {
             std::fs::copy(&kept, &copy).unwrap();
         }
     };
-    first.train(&net, &units, &lessons, training, &kept, &mut progress).unwrap();
+    first.train(&net, &units, reading, training, &kept, &mut progress).unwrap();
     let mut second = again(&copy);
     assert_eq!(second.step(), 10);
-    second.train(&net, &units, &lessons, training, &kept, &mut |_, _, _| {}).unwrap();
+    second.train(&net, &units, reading, training, &kept, &mut |_, _, _| {}).unwrap();
     let taken_up = divergence(&net, Some(second.adapters()), &lessons);
     assert!((taken_up - after).abs() < 1e-3 * after, "{taken_up} taken up, {after} in one go");
 
