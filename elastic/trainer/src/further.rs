@@ -396,7 +396,7 @@ mod tests {
         assert_eq!(last == Some("level 80 starts from the adapters of level 60"), !is_fitted, "{:?}", said.0);
 
         let mut refused = |what: Further, named: &str| {
-            let error = in_shop(&shop(folder, 0), &what, "", &mut said).err().expect("refused").to_string();
+            let error = in_shop(&shop(folder, 0), &what, "", &mut said).expect_err("refused").to_string();
             assert!(error.contains(named), "{error}");
         };
         refused(what(&[70], &[]), "level 70");
