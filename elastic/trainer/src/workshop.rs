@@ -326,13 +326,15 @@ impl Workshop {
         all.iter().take(self.effort.questions).map(|question| asked(question, &self.model.tokenizer)).collect()
     }
 
-    /// Questions of the train splits that nothing is trained on, those of [`Workshop::questions`]' tasks alone.
+    /// Questions of the train splits that nothing is trained on, those of [`Workshop::questions`]' tasks alone, mixed.
     ///
     /// # Errors
     /// As [`Workshop::questions`].
     pub fn held_out_questions(&self) -> Result<Vec<Question>> {
         let mut all = read_questions(&self.data, Split::HeldOut)?;
         all.retain(|question| TASKS[question.task] != LONG);
+        // Every tenth of tasks that take turns: at first it is always the same ones' turn.
+        Random::new(0).shuffle(&mut all);
         Ok(all)
     }
 
