@@ -169,7 +169,7 @@ struct Common {
     #[arg(long)]
     steps: Option<usize>,
     /// Windows of 256 tokens that adapters are trained on. The whole model reads each once; the file that keeps what it says has
-    /// 134 kB a window
+    /// 132 kB a window
     #[arg(long, value_name = "WINDOWS")]
     train_windows: Option<usize>,
     /// Questions with their choices that adapters are trained on; 0: text alone
