@@ -80,6 +80,33 @@ pub fn measure(net: &Net, windows: &Windows, progress: &mut dyn FnMut(usize, usi
     Ok(LayerHarm { whole: whole / tokens as f64, without, influence })
 }
 
+/// Each layer's influence on the residual stream alone, as [`LayerHarm::influence`]: one pass.
+///
+/// # Errors
+/// Where candle refuses.
+pub fn influence(net: &Net, windows: &Windows) -> Result<Vec<f64>> {
+    let (full, mut rows) = (net.full(), 0usize);
+    let mut influence = vec![0f64; full.len()];
+    for batch in batches(windows) {
+        let mut before: Option<Tensor> = None;
+        Pass::new(net, &full, None)?.hidden_seen(&batch, &mut |layer, site, x| {
+            if site == Site::Residual {
+                if let (Some(before), Some(l)) = (&before, layer.checked_sub(1)) {
+                    influence[l] += turned(before, x)?;
+                }
+                before = Some(x.clone());
+            }
+            Ok(None)
+        })?;
+        rows += batch.ids.len();
+    }
+    influence.iter_mut().for_each(|v| *v /= rows as f64);
+    if let Some(last) = influence.last_mut() {
+        *last = f64::MAX;
+    }
+    Ok(influence)
+}
+
 /// Sum over rows of one minus their cosine.
 fn turned(before: &Tensor, after: &Tensor) -> Result<f64> {
     let dim = before.dims2()?.1;

@@ -16,6 +16,7 @@ use crate::file;
 use crate::importance::Criterion;
 use crate::levels::UnitWeights;
 use crate::net::{Adapters, Net};
+use crate::ops::to_vec;
 use crate::records::Records;
 use crate::recover::fit::fit;
 use crate::recover::package::restored;
@@ -28,7 +29,7 @@ use crate::workshop::Workshop;
 pub struct Compare {
     /// Windows of held-out text; none: no perplexity.
     pub windows: usize,
-    /// A file of multiple-choice requests, and how many of its questions are asked.
+    /// A file of multiple-choice requests, or [`HELD_OUT`], and how many of its questions are asked.
     pub exam: Option<(PathBuf, usize)>,
     /// Of the row "layers as fast": a level, and how many layers are left of the whole model when it is as fast.
     pub as_fast: Vec<(u32, usize)>,
@@ -61,6 +62,8 @@ pub struct Cell {
 struct Kept {
     row: String,
     level: u32,
+    /// BLAKE3 of what answered: units and adapters.
+    part: String,
     marks: Marks,
 }
 
@@ -70,6 +73,9 @@ pub struct Table {
     /// Cells, level by level.
     pub cells: Vec<Cell>,
 }
+
+/// In place of a file: questions of the train splits that nothing is trained on, for choices between ways to train.
+pub const HELD_OUT: &str = "held-out";
 
 /// Ways of cutting, in the order of the table.
 const ROWS: [&str; 13] = [
@@ -157,12 +163,17 @@ pub fn compare(order: &Order, what: &Compare, watch: &mut dyn Watch) -> Result<T
         None => None,
         Some((path, questions)) => {
             let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-            let basis =
-                format!("{}, questions {}, {questions}, with nats", package.model.permuted_blake3, file::hash(path)?);
-            let basis =
-                format!("{basis}, package {}", file::hash(&shop.folder.join(format!("{stem}.elastic.safetensors")))?);
+            let is_held_out = path.as_os_str() == HELD_OUT;
+            let source = if is_held_out { HELD_OUT.into() } else { file::hash(path)? };
+            let basis = format!("{}, questions {source}, {questions}, with parts", package.model.permuted_blake3);
             let records = Records::open(&shop.folder.join(format!("marks-{name}.jsonl")), &basis)?;
-            Some((Exam::open(path, &shop.model.tokenizer, *questions)?, records))
+            let exam = if is_held_out {
+                let held_out = shop.held_out_questions()?;
+                Exam::of(&held_out[..(*questions).min(held_out.len())], &shop.model.tokenizer)?
+            } else {
+                Exam::open(path, &shop.model.tokenizer, *questions)?
+            };
+            Some((exam, records))
         }
     };
     let mut table = Comparison {
@@ -209,6 +220,18 @@ pub fn read_package(path: &Path) -> Result<Package> {
     Package::from_bytes(&bytes).with_context(|| format!("{}", path.display()))
 }
 
+/// BLAKE3 of units and adapters, so that answers hold as long as both are the same.
+fn part(units: &[LayerUnits], adapters: Option<&Adapters>) -> Result<String> {
+    let mut hasher = blake3::Hasher::new();
+    for units in units {
+        hasher.update(&(units.groups as u64).to_le_bytes()).update(&(units.neurons as u64).to_le_bytes());
+    }
+    for var in adapters.iter().flat_map(|adapters| adapters.vars()) {
+        hasher.update(bytemuck::cast_slice(&to_vec(var.as_tensor())?));
+    }
+    Ok(hasher.finalize().to_hex().to_string())
+}
+
 struct Comparison<'a> {
     windows: Option<Windows>,
     exam: Option<(Exam, Records<Kept>)>,
@@ -237,12 +260,13 @@ impl Comparison<'_> {
         let marks = match &mut self.exam {
             None => None,
             Some((exam, records)) => {
-                let known = records.found.iter().find(|kept| kept.row == row && kept.level == level);
+                let part = part(units, adapters)?;
+                let known = records.found.iter().find(|kept| kept.row == row && kept.part == part);
                 Some(match known {
                     Some(kept) => kept.marks.clone(),
                     None => {
                         let marks = exam.marks(net, units, adapters)?;
-                        records.add(Kept { row: row.into(), level, marks: marks.clone() })?;
+                        records.add(Kept { row: row.into(), level, part, marks: marks.clone() })?;
                         marks
                     }
                 })
@@ -299,9 +323,9 @@ impl Comparison<'_> {
         if !self.wants("layers dropped") && !self.wants("layers as fast") {
             return Ok(());
         }
-        let harm = shop.harm(net, self.watch)?;
+        let influence = shop.influence(net, self.watch)?;
         let mut by_influence: Vec<usize> = (0..net.layers.len()).collect();
-        by_influence.sort_by(|a, b| harm.influence[*a].total_cmp(&harm.influence[*b]));
+        by_influence.sort_by(|a, b| influence[*a].total_cmp(&influence[*b]));
         let weights = UnitWeights::of(net);
         for sub in self.levels.clone() {
             let budget = weights.all(&sub.layers);

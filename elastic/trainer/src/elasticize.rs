@@ -16,9 +16,8 @@ use crate::levels::LEVELS;
 use crate::net::{Adapters, Batch, Net, Pass};
 use crate::recover::fit::fit;
 use crate::recover::package::stored;
-use crate::recover::train::{Trainee, Training};
+use crate::recover::train::{Late, Reading, Trainee, Training};
 use crate::rewrite::{Rewrite, rewrite};
-use crate::teacher::lessons;
 use crate::watch::Watch;
 use crate::workshop::{Effort, HALVES_DOWN_TO, Workshop, anchor_count};
 
@@ -57,7 +56,7 @@ pub struct Outcome {
 /// Perplexity may rise by this share when `down` is quantised anew.
 const FORMAT_LOSS: f64 = 0.005;
 /// Types of `down`, by rising size.
-const FORMATS: [DType; 3] = [DType::Q4_1, DType::Q5_1, DType::Q8_0];
+pub(crate) const FORMATS: [DType; 3] = [DType::Q4_1, DType::Q5_1, DType::Q8_0];
 
 /// A type of `down` that was tried.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -123,14 +122,19 @@ pub fn elasticize(order: &Order, watch: &mut dyn Watch) -> Result<Outcome> {
             seconds: shop.seconds() + adapters.seconds,
         },
     };
+    write(&shop, &package, path)
+}
+
+/// Write the package beside the reordered model at `model`.
+pub(crate) fn write(shop: &Workshop, package: &Package, model: PathBuf) -> Result<Outcome> {
     let bytes = package.to_bytes()?;
     let to = shop.folder.join(format!("{}.elastic.safetensors", stem(&shop.model_path)));
     file::write_whole(&to, &bytes)?;
     let adapter_bytes = package.adapters.iter().flat_map(|l| &l.sites).map(|(_, _, a)| a.bytes()).sum();
-    Ok(Outcome { model: path, package: to, package_bytes: bytes.len(), adapter_bytes })
+    Ok(Outcome { model, package: to, package_bytes: bytes.len(), adapter_bytes })
 }
 
-fn stem(path: &Path) -> String {
+pub(crate) fn stem(path: &Path) -> String {
     path.file_stem().map_or_else(|| "model".into(), |stem| stem.to_string_lossy().into_owned())
 }
 
@@ -250,21 +254,38 @@ fn recovered(
         };
         trainees.push((sub, trainee));
     }
-    let training = Training { steps: effort.train_steps, seed: effort.seed, ..Training::default() };
+    let training = training(effort);
     if trainees.iter().any(|(_, trainee)| trainee.step() < training.steps) {
-        let windows = shop.windows(effort.train, 6)?;
-        watch.begin("the whole model reads the training text", windows.all.len().div_ceil(2));
-        let lessons = lessons(net, &windows, 64, &mut |done, _| watch.step(done, ""))?;
+        let (lessons, questions) = (shop.lessons(net, watch)?, shop.questions()?);
+        let reading = Reading { lessons: &lessons, questions: &questions };
         for (sub, trainee) in &mut trainees {
-            watch.begin(&format!("training adapters of level {}", sub.level), training.steps);
-            let mut progress = |done: usize, _: usize, loss: f32| watch.step(done, &format!("loss {loss:.4}"));
-            trainee.train(net, &sub.layers, &lessons, training, &kept(sub), &mut progress)?;
+            train(net, sub, trainee, reading, training, &kept(sub), watch)?;
         }
     }
     let steps = trainees.iter().map(|(_, trainee)| trainee.step()).sum();
     let seconds = trainees.iter().map(|(_, trainee)| f64::from(trainee.seconds())).sum();
     let adapters = trainees.into_iter().map(|(sub, trainee)| (sub.level, trainee.adapters().clone())).collect();
     Ok(Recovered { adapters, steps, seconds })
+}
+
+/// How adapters are trained.
+pub(crate) fn training(effort: &Effort) -> Training {
+    Training { steps: effort.train_steps, seed: effort.seed, ..Training::default() }
+}
+
+/// Train the adapters of a level.
+pub(crate) fn train(
+    net: &Net,
+    sub: &SubModel,
+    trainee: &mut Trainee,
+    reading: Reading<'_>,
+    training: Training,
+    kept: &Path,
+    watch: &mut dyn Watch,
+) -> Result<()> {
+    watch.begin(&format!("training adapters of level {}", sub.level), training.steps);
+    let mut progress = |done: usize, _: usize, late: Late| watch.step(done, &late.to_string());
+    trainee.train(net, &sub.layers, reading, training, kept, &mut progress)
 }
 
 /// The text that adapters are fitted on.

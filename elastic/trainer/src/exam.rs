@@ -11,7 +11,8 @@ use concertina_formats::Tokenizer;
 use flate2::read::MultiGzDecoder;
 use serde::{Deserialize, Serialize};
 
-use crate::net::{Adapters, Net, Pass, Tree};
+use crate::data;
+use crate::net::{Adapters, Asked, Net, Pass, Tree};
 
 /// From this `doc_id` on, questions are repeated without their text.
 const FIRST_UNCONDITIONED: u64 = 1_000_000;
@@ -24,10 +25,9 @@ pub struct Exam {
 
 #[derive(Debug)]
 struct Question {
-    tree: Tree,
+    asked: Asked,
     /// Bytes of each choice.
     bytes: Vec<usize>,
-    right: usize,
 }
 
 /// How questions were answered, in their order.
@@ -75,6 +75,19 @@ impl Exam {
         read().with_context(|| format!("questions of {}", path.display()))
     }
 
+    /// Of questions with their choices.
+    ///
+    /// # Errors
+    /// As [`asked`].
+    pub fn of(questions: &[data::Question], tokenizer: &Tokenizer) -> Result<Self> {
+        let one = |question: &data::Question| -> Result<Question> {
+            // With the space before it, as requests have it.
+            let bytes = question.choices.iter().map(|choice| choice.len() + 1).collect();
+            Ok(Question { asked: asked(question, tokenizer)?, bytes })
+        };
+        Ok(Self { questions: questions.iter().map(one).collect::<Result<_>>()? })
+    }
+
     fn parse(text: &str, tokenizer: &Tokenizer, limit: usize) -> Result<Self> {
         let mut documents: BTreeMap<u64, BTreeMap<usize, Line>> = BTreeMap::new();
         for line in text.lines().filter(|line| !line.trim().is_empty()) {
@@ -98,41 +111,58 @@ impl Exam {
     /// Where candle refuses.
     pub fn marks(&self, net: &Net, units: &[LayerUnits], adapters: Option<&Adapters>) -> Result<Marks> {
         let pass = Pass::new(net, units, adapters)?;
-        let trees: Vec<Tree> = self.questions.iter().map(|question| question.tree.clone()).collect();
+        let trees: Vec<Tree> = self.questions.iter().map(|question| question.asked.tree.clone()).collect();
         let surprises = pass.surprise_of_many(&trees)?;
         let marks = |scale: fn(usize) -> f64| {
             let each = self.questions.iter().zip(&surprises);
             each.map(|(question, surprise)| {
                 let scores = surprise.iter().zip(&question.bytes).map(|(s, bytes)| s / scale(*bytes));
                 let least = scores.enumerate().min_by(|a, b| a.1.total_cmp(&b.1));
-                least.is_some_and(|(chosen, _)| chosen == question.right)
+                least.is_some_and(|(chosen, _)| chosen == question.asked.right)
             })
             .collect()
         };
         let nats = self.questions.iter().zip(&surprises).map(|(question, surprise)| {
             let least = surprise.iter().copied().fold(f64::INFINITY, f64::min);
             let all: f64 = surprise.iter().map(|s| (least - s).exp()).sum();
-            surprise.get(question.right).map_or(0.0, |right| right - least + all.ln())
+            surprise.get(question.asked.right).map_or(0.0, |right| right - least + all.ln())
         });
         let nats = nats.collect();
         Ok(Marks { plain: marks(|_| 1.0), by_byte: marks(|bytes| bytes.max(1) as f64), nats })
     }
 }
 
-/// The tokens of a choice are those of context and choice together after as many as the context alone has.
+/// A question with its choices as a tree.
+///
+/// # Errors
+/// If a choice or the question has no token, or the tokenizer refuses.
+pub fn asked(question: &data::Question, tokenizer: &Tokenizer) -> Result<Asked> {
+    let choices: Vec<String> = question.choices.iter().map(|choice| format!(" {choice}")).collect();
+    let each = choices.iter().map(|choice| (question.query.as_str(), choice.as_str()));
+    Ok(Asked { tree: tree(each, tokenizer)?, right: question.right })
+}
+
 fn question(lines: &[Line], right: usize, tokenizer: &Tokenizer) -> Result<Question> {
+    let each = lines.iter().map(|line| (line.request.context.as_str(), line.request.continuation.as_str()));
+    let tree = tree(each, tokenizer)?;
+    let bytes = lines.iter().map(|line| line.request.continuation.len()).collect();
+    Ok(Question { asked: Asked { tree, right }, bytes })
+}
+
+/// Contexts with their choices. The tokens of a choice are those of context and choice together after as many as the context
+/// alone has.
+fn tree<'a>(each: impl Iterator<Item = (&'a str, &'a str)>, tokenizer: &Tokenizer) -> Result<Tree> {
     let mut tree = Tree::default();
-    for (i, line) in lines.iter().enumerate() {
-        let context = line.request.context.trim_end();
-        let spaces = &line.request.context[context.len()..];
+    for (i, (whole, choice)) in each.enumerate() {
+        let context = whole.trim_end();
+        let spaces = &whole[context.len()..];
         let before = tokenizer.encode_prompt(context, false)?;
-        let all = tokenizer.encode_prompt(&format!("{context}{spaces}{}", line.request.continuation), false)?;
+        let all = tokenizer.encode_prompt(&format!("{context}{spaces}{choice}"), false)?;
         ensure!(!before.is_empty() && all.len() > before.len(), "a choice or its context has no token");
         if i == 0 {
             tree = Tree::new(before.clone());
         }
         tree.add(&all, all.len() - before.len());
     }
-    let bytes = lines.iter().map(|line| line.request.continuation.len()).collect();
-    Ok(Question { tree, bytes, right })
+    Ok(tree)
 }

@@ -8,7 +8,8 @@
 //! model falls (in the manner of EvoPress, arXiv 2410.14649). It is measured on some hundred tokens of training text against
 //! the whole model's own predictions, which differs far less from text to text than a perplexity does.
 //!
-//! The lowest levels are for speed, and leave out whole layers first ([`Search::without_layers`]).
+//! Low levels are for speed, and leave out whole layers first ([`layers_left_out`], [`Search::leave_out`]); what the others keep is
+//! searched for as above.
 
 use std::collections::VecDeque;
 
@@ -59,6 +60,10 @@ pub struct Search<'a> {
     lessons: &'a [Lesson],
     /// Layers that are cut.
     cut: Vec<usize>,
+    /// Layers that are left out whole.
+    out: Vec<usize>,
+    /// Weights of both.
+    all: usize,
     weights: UnitWeights,
     /// Scores of units in stored order, by layer.
     scores: Vec<LayerScores>,
@@ -74,7 +79,13 @@ const LEFT_OUT: [f64; 4] = [1.0, 0.75, 0.5, 0.25];
 
 /// Levels at which whole layers are left out first, and how many of those that may be cut. There dispatches, which narrower
 /// matrices do not save, are a good part of the time.
-const LAYERS_LEFT_OUT: [(u32, f64); 2] = [(20, 0.5), (30, 0.375)];
+const LAYERS_LEFT_OUT: [(u32, f64); 5] = [(20, 0.5), (30, 0.375), (40, 0.375), (50, 0.375), (60, 0.375)];
+
+/// How many layers of the `cut` that may be cut are left out whole at a level.
+pub fn layers_left_out(level: u32, cut: usize) -> usize {
+    let share = LAYERS_LEFT_OUT.iter().find(|(of, _)| *of == level).map_or(0.0, |(_, share)| *share);
+    (cut as f64 * share).round() as usize
+}
 
 /// Tables whose residual streams are kept while halves are left out.
 const KNOWN: usize = 3;
@@ -87,9 +98,12 @@ struct Candidate {
 }
 
 impl<'a> Search<'a> {
-    /// For a permuted model whose layers `anchors` are never cut; `scores` are of the units before they were ordered.
+    /// For a permuted model whose layers `anchors` are never cut; `scores` are of the units before they were ordered: none, if they
+    /// are not known.
     pub fn new(net: &'a Net, lessons: &'a [Lesson], anchors: &[usize], scores: &[LayerScores], seed: u64) -> Self {
-        let cut = (0..net.layers.len()).filter(|l| !anchors.contains(l)).collect();
+        let cut: Vec<usize> = (0..net.layers.len()).filter(|l| !anchors.contains(l)).collect();
+        let (weights, full) = (UnitWeights::of(net), net.full());
+        let all = cut.iter().map(|&l| weights.layer(full[l])).sum();
         let falling = |values: &[f64]| {
             let mut values = values.to_vec();
             values.sort_by(|a, b| b.total_cmp(a));
@@ -101,7 +115,23 @@ impl<'a> Search<'a> {
             neurons: falling(&s.neurons),
         };
         let scores = scores.iter().map(sorted).collect();
-        Self { net, lessons, cut, weights: UnitWeights::of(net), scores, random: Random::new(seed) }
+        Self { net, lessons, cut, out: Vec::new(), all, weights, scores, random: Random::new(seed) }
+    }
+
+    /// Leave out, whole and at all levels, the `count` layers of those that may be cut which have the least `influence` on the
+    /// stream (ShortGPT, arXiv 2403.03853).
+    pub fn leave_out(&mut self, count: usize, influence: &[f64]) {
+        self.cut.sort_by(|a, b| influence[*a].total_cmp(&influence[*b]));
+        let kept = self.cut.split_off(count.min(self.cut.len()));
+        self.out.extend(std::mem::replace(&mut self.cut, kept));
+        self.cut.sort_unstable();
+    }
+
+    /// All units of all layers but those that are left out.
+    fn whole(&self) -> Vec<LayerUnits> {
+        let mut units = self.net.full();
+        self.out.iter().for_each(|&l| units[l] = LayerUnits { groups: 0, neurons: 0 });
+        units
     }
 
     /// Halves of layers in the order in which they are best left out, down to `level`. `progress` hears of weights left in
@@ -110,7 +140,7 @@ impl<'a> Search<'a> {
     /// # Errors
     /// Where candle refuses.
     pub fn halves(&self, level: u32, progress: &mut dyn FnMut(usize, f64)) -> Result<Vec<LeftOut>> {
-        let (all, full) = (self.all(), self.net.full());
+        let (all, full) = (self.all, self.whole());
         let (_, residuals) = self.measure(&full, None, f64::INFINITY)?;
         // The last few tables: layers before the first that differs from one of them need not be run again.
         let mut known = VecDeque::from([(full, residuals)]);
@@ -128,11 +158,6 @@ impl<'a> Search<'a> {
         halves::order(self.net, &self.cut, all * level as usize / 100, &mut measure, &mut progress)
     }
 
-    /// Weights of the layers that are cut.
-    fn all(&self) -> usize {
-        self.kept(&self.net.full())
-    }
-
     /// Find what `level` keeps, in `steps` measurements. `start` is a guess, such as the next higher level's table;
     /// `halves` are what [`Search::halves`] found.
     ///
@@ -146,10 +171,10 @@ impl<'a> Search<'a> {
         steps: usize,
         progress: &mut dyn FnMut(usize, usize, f64),
     ) -> Result<SubModel> {
-        if level == 100 || self.cut.is_empty() {
-            return Ok(SubModel { level, layers: self.net.full() });
+        let (budget, whole) = (self.all * level as usize / 100, self.whole());
+        if self.kept(&whole) <= budget {
+            return Ok(SubModel { level, layers: whole });
         }
-        let budget = self.all() * level as usize / 100;
         let mut starts: Vec<Vec<LayerUnits>> = Vec::new();
         let most = self.cut.iter().map(|&l| self.net.shapes[l].groups).max().unwrap_or(1);
         starts.extend((1..=most).filter_map(|groups| self.even(groups, budget)));
@@ -185,34 +210,9 @@ impl<'a> Search<'a> {
         Ok(SubModel { level, layers: best.units })
     }
 
-    /// What `level` keeps, if it is one of the low ones: without the layers of least `influence` on the stream (ShortGPT, arXiv
-    /// 2403.03853), two thirds of the groups of the others that may be cut, and as many neurons as there is room for.
-    pub fn without_layers(&self, level: u32, influence: &[f64]) -> Option<SubModel> {
-        let share = LAYERS_LEFT_OUT.iter().find(|(of, _)| *of == level)?.1;
-        let mut by_influence = self.cut.clone();
-        by_influence.sort_by(|a, b| influence[*a].total_cmp(&influence[*b]));
-        let (out, kept) = by_influence.split_at((self.cut.len() as f64 * share).round() as usize);
-        let mut layers = self.net.full();
-        out.iter().for_each(|&l| layers[l] = LayerUnits { groups: 0, neurons: 0 });
-        for &l in kept {
-            let LayerShape { groups, group_step, .. } = self.net.shapes[l];
-            layers[l].groups = (groups * 2 / 3).next_multiple_of(group_step).min(groups);
-        }
-        let budget = self.all() * level as usize / 100;
-        while self.kept(&layers) > budget {
-            let widest = kept.iter().copied().max_by_key(|&l| (layers[l].neurons, std::cmp::Reverse(l)))?;
-            if layers[widest].neurons == 0 {
-                return None;
-            }
-            let step = self.net.shapes[widest].neuron_step;
-            layers[widest].neurons = (layers[widest].neurons - 1) / step * step;
-        }
-        Some(SubModel { level, layers })
-    }
-
     /// The same number of groups and neurons in every layer that is cut.
     fn even(&self, groups: usize, budget: usize) -> Option<Vec<LayerUnits>> {
-        let mut units = self.net.full();
+        let mut units = self.whole();
         for &l in &self.cut {
             let shape = self.net.shapes[l];
             let groups = groups.next_multiple_of(shape.group_step).min(shape.groups);
@@ -224,7 +224,7 @@ impl<'a> Search<'a> {
     /// Tables without some of the halves, the rest of the cut spread evenly or by scores.
     fn with_halves_left_out(&self, halves: &[LeftOut], budget: usize) -> Vec<Vec<LayerUnits>> {
         let without = |count: usize| {
-            let mut units = self.net.full();
+            let mut units = self.whole();
             halves[..count].iter().for_each(|out| out.half.take_from(&mut units[out.layer]));
             units
         };
@@ -243,8 +243,11 @@ impl<'a> Search<'a> {
 
     /// What is worth most a weight, until the budget is used; nothing of the halves that are left out.
     fn by_scores(&self, norming: f64, group_worth: f64, budget: usize, out: &[LeftOut]) -> Option<Vec<LayerUnits>> {
+        if self.scores.is_empty() {
+            return None;
+        }
         let is_out = |layer: usize, half: Half| out.iter().any(|out| (out.layer, out.half) == (layer, half));
-        let mut units = self.net.full();
+        let mut units = self.whole();
         for &l in &self.cut {
             let shape = self.net.shapes[l];
             units[l] = LayerUnits { groups: shape.group_step, neurons: shape.neuron_step.min(shape.neurons) };

@@ -10,6 +10,7 @@ pub mod elasticize;
 pub mod evaluate;
 pub mod exam;
 pub mod file;
+pub mod further;
 pub mod golden;
 pub mod halves;
 pub mod heads;

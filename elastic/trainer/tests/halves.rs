@@ -1,11 +1,13 @@
-//! Halves of layers are left out in the order of harm for what they free; the lowest levels leave out layers.
+//! Halves of layers are left out in the order of harm for what they free; low levels leave out layers.
 
-use concertina_elastic::{LayerScores, LayerUnits};
+use concertina_elastic::LayerUnits;
 use concertina_formats::testing::TinyModel;
 use concertina_formats::{MemorySource, open_gguf};
+use concertina_trainer::data::{Kind, Windows};
 use concertina_trainer::halves::{Half, order};
-use concertina_trainer::levels::{Search, UnitWeights};
+use concertina_trainer::levels::{Search, UnitWeights, layers_left_out};
 use concertina_trainer::net::Net;
+use concertina_trainer::teacher::lessons;
 
 fn net() -> Net {
     Net::load(&open_gguf(Box::new(MemorySource(TinyModel::new("llama").gguf()))).unwrap()).unwrap()
@@ -41,18 +43,23 @@ fn the_least_harmful_go_first() {
 }
 
 #[test]
-fn the_lowest_levels_leave_out_the_layers_of_least_influence() {
+fn layers_of_least_influence_are_left_out() {
     let net = net();
-    let none = LayerScores { groups: Vec::new(), heads: Vec::new(), neurons: Vec::new() };
-    let (scores, weights, full) = ([none.clone(), none], UnitWeights::of(&net), net.full());
-    let search = Search::new(&net, &[], &[], &scores, 1);
-    let sub = search.without_layers(30, &[0.9, 0.1]).expect("a low level");
+    let (weights, full) = (UnitWeights::of(&net), net.full());
+    let text = Windows { tokens: 16, all: vec![(Kind::Brown, (0..16).map(|i| i * 7 % 90).collect()); 2] };
+    let lessons = lessons(&net, &text, 8, &mut |_, _| {}).unwrap();
+    let without = |anchors: &[usize], level: u32, steps: usize| {
+        let mut search = Search::new(&net, &lessons, anchors, &[], 1);
+        search.leave_out(1, &[0.9, 0.1]);
+        search.level(level, None, &[], steps, &mut |_, _, _| {}).unwrap()
+    };
+    let sub = without(&[], 30, 4);
     assert_eq!(sub.layers[1], LayerUnits { groups: 0, neurons: 0 }, "{sub:?}");
-    assert!(sub.layers[0].groups > 0 && sub.layers[0].groups < full[0].groups, "{sub:?}");
+    assert!(sub.layers[0].groups > 0 && sub.layers[0].neurons > 0 && sub.layers[0] != full[0], "{sub:?}");
     assert!(weights.all(&sub.layers) * 100 <= weights.all(&full) * 30, "{sub:?}");
-    assert!(search.without_layers(40, &[0.9, 0.1]).is_none(), "higher levels are searched for");
+    assert_eq!(without(&[], 50, 0).layers[0], full[0], "nothing more need go");
     // An anchor is not among those that may go.
-    let search = Search::new(&net, &[], &[1], &scores, 1);
-    let sub = search.without_layers(30, &[0.9, 0.1]);
-    assert!(sub.is_none_or(|sub| sub.layers[1] == full[1]), "the anchor is cut");
+    let sub = without(&[1], 30, 0);
+    assert!(sub.layers[1] == full[1] && sub.layers[0].groups == 0, "{sub:?}");
+    assert_eq!([20, 30, 60, 70].map(|level| layers_left_out(level, 24)), [12, 9, 9, 0]);
 }

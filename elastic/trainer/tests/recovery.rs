@@ -5,12 +5,12 @@ use concertina_elastic::LayerUnits;
 use concertina_formats::testing::TinyModel;
 use concertina_formats::{MemorySource, open_gguf};
 use concertina_trainer::data::{Kind, Windows};
-use concertina_trainer::net::{Adapters, Batch, Net, Pass};
+use concertina_trainer::net::{Adapters, Asked, Batch, Net, Pass, Tree};
 use concertina_trainer::ops::head::{Mix, losses};
 use concertina_trainer::random::Random;
 use concertina_trainer::recover::fit::fit;
 use concertina_trainer::recover::package::{restored, stored};
-use concertina_trainer::recover::train::{Trainee, Training};
+use concertina_trainer::recover::train::{Late, Reading, Trainee, Training};
 use concertina_trainer::teacher::{Lesson, lessons};
 
 /// The other of its two layers is cut.
@@ -108,9 +108,10 @@ fn training_learns_and_can_be_taken_up() {
         trainee
     };
     let training = Training { steps: 40, ..Training::default() };
+    let reading = Reading { lessons: &lessons, questions: &[] };
     let to = folder.path().join("kept.safetensors");
     let mut whole = again(&path);
-    whole.train(&net, &units, &lessons, training, &to, &mut |_, _, _| {}).unwrap();
+    whole.train(&net, &units, reading, training, &to, &mut |_, _, _| {}).unwrap();
     let after = divergence(&net, Some(whole.adapters()), &lessons);
     assert!(after < 0.97 * before, "{before} before, {after} after");
 
@@ -118,19 +119,56 @@ fn training_learns_and_can_be_taken_up() {
     let kept = folder.path().join("stopped.safetensors");
     let copy = folder.path().join("copy.safetensors");
     let mut first = again(&path);
-    let mut progress = |done: usize, _: usize, _: f32| {
+    let mut progress = |done: usize, _: usize, _: Late| {
         if done == 11 {
             std::fs::copy(&kept, &copy).unwrap();
         }
     };
-    first.train(&net, &units, &lessons, training, &kept, &mut progress).unwrap();
+    first.train(&net, &units, reading, training, &kept, &mut progress).unwrap();
     let mut second = again(&copy);
     assert_eq!(second.step(), 10);
-    second.train(&net, &units, &lessons, training, &kept, &mut |_, _, _| {}).unwrap();
+    second.train(&net, &units, reading, training, &kept, &mut |_, _, _| {}).unwrap();
     let taken_up = divergence(&net, Some(second.adapters()), &lessons);
     assert!((taken_up - after).abs() < 1e-3 * after, "{taken_up} taken up, {after} in one go");
 
     std::fs::write(&copy, b"torn").unwrap();
     let mut torn = Trainee::new(Adapters::zeros(&net, &units, ANCHORS, 2).unwrap());
     assert!(torn.load(&copy).unwrap_err().to_string().contains("remove it to begin again"));
+}
+
+#[test]
+fn right_choices_are_learnt_beside_text() {
+    let net = net();
+    let units = units(&net);
+    let lessons = lessons(&net, &text(3), 16, &mut |_, _| {}).unwrap();
+    let mut random = Random::new(4);
+    let mut tokens = |n: usize| -> Vec<u32> { (0..n).map(|_| random.below(90) as u32).collect() };
+    let mut asked = |right| {
+        let trunk = tokens(6);
+        let mut tree = Tree::new(trunk.clone());
+        (0..3).for_each(|_| tree.add(&[&trunk[..], &tokens(2)].concat(), 2));
+        Asked { tree, right }
+    };
+    let questions: Vec<Asked> = (0..8).map(|i| asked(i % 3)).collect();
+    let nats = |adapters: &Adapters| {
+        let pass = Pass::new(&net, &units, Some(adapters)).unwrap();
+        pass.choice_loss(&questions).unwrap().to_scalar::<f32>().unwrap()
+    };
+    let start = fitted(&net, 2);
+    let (before, text_before) = (nats(&start), divergence(&net, Some(&start), &lessons));
+    let mut trainee = Trainee::new(start);
+    let folder = tempfile::tempdir().unwrap();
+    let kept = folder.path().join("kept.safetensors");
+    let reading = Reading { lessons: &lessons, questions: &questions };
+    let (mut text, mut choices) = (0, 0);
+    let mut progress = |_: usize, _: usize, late: Late| {
+        (text, choices) = (text + usize::from(late.text.is_some()), choices + usize::from(late.choices.is_some()));
+    };
+    let training = Training { steps: 60, ..Training::default() };
+    trainee.train(&net, &units, reading, training, &kept, &mut progress).unwrap();
+    assert_eq!((text, choices), (60, 59), "every second step from the second on");
+    let (after, text_after) = (nats(trainee.adapters()), divergence(&net, Some(trainee.adapters()), &lessons));
+    assert!(after < 0.9 * before, "{before} nats at right choices before, {after} after");
+    // The weights are random: there is little that both have in common.
+    assert!(text_after < 1.1 * text_before, "{text_before} nats from the whole model before, {text_after} after");
 }

@@ -7,5 +7,5 @@ mod weights;
 
 pub use adapters::{Adapter, Adapters, LayerAdapters, repaired};
 pub use forward::{Batch, Pass, Site};
-pub use trees::{Branch, Tree};
+pub use trees::{Asked, Branch, Tree};
 pub use weights::{LayerNet, Net};

@@ -4,6 +4,7 @@ use anyhow::{Result, ensure};
 use candle_core::{Device, Tensor};
 
 use super::Pass;
+use crate::ops::choices::{Choices, choice_loss};
 use crate::ops::exp::log_sum_exp;
 use crate::ops::head::each_row;
 use crate::ops::tree::TreeRows;
@@ -48,34 +49,66 @@ impl Tree {
     }
 }
 
+/// Trees as the rows of one pass.
+struct Laid {
+    ids: Vec<u32>,
+    rows: Vec<TreeRows>,
+    /// Of each tree's branches: the row that predicts each scored token, and the token.
+    predictions: Vec<Vec<Vec<(usize, u32)>>>,
+}
+
+fn laid(trees: &[Tree]) -> Result<Laid> {
+    let mut laid = Laid { ids: Vec::new(), rows: Vec::new(), predictions: Vec::new() };
+    for tree in trees {
+        let first = laid.ids.len();
+        laid.ids.extend(&tree.trunk);
+        let mut predictions = Vec::with_capacity(tree.branches.len());
+        for branch in &tree.branches {
+            let (own, begin) = (branch.ids.len(), laid.ids.len());
+            ensure!(branch.at <= tree.trunk.len() && branch.scored <= own, "a branch past its trunk or its tokens");
+            ensure!(branch.scored < own || branch.at > 0, "nothing stands before a token that is scored");
+            let row = |i: usize| if i > 0 { begin + i - 1 } else { first + branch.at - 1 };
+            predictions.push((own - branch.scored..own).map(|i| (row(i), branch.ids[i])).collect());
+            laid.ids.extend(&branch.ids);
+        }
+        laid.predictions.push(predictions);
+        let branches = tree.branches.iter().map(|b| (b.at, b.ids.len())).collect();
+        laid.rows.push(TreeRows { trunk: tree.trunk.len(), branches });
+    }
+    Ok(laid)
+}
+
+/// A question as a tree: a branch a choice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// The question and its choices.
+    pub tree: Tree,
+    /// The right one.
+    pub right: usize,
+}
+
 impl Pass<'_> {
+    /// [`choice_loss`] of questions: a scalar with a gradient.
+    ///
+    /// # Errors
+    /// As [`Pass::surprise_of_branches`].
+    pub fn choice_loss(&self, questions: &[Asked]) -> Result<Tensor> {
+        let trees: Vec<Tree> = questions.iter().map(|question| question.tree.clone()).collect();
+        let Laid { ids, rows, predictions } = laid(&trees)?;
+        let each = predictions.into_iter().zip(questions);
+        let choices = each.map(|(tokens, question)| Choices { tokens, right: question.right }).collect();
+        Ok(choice_loss(&self.hidden_of_trees(ids, &rows)?, self.head(), choices)?)
+    }
+
     /// Surprise in nats at the scored tokens of every branch together, tree by tree.
     ///
     /// # Errors
     /// If a branch scores a token that nothing stands before, or continues what is not there; as [`Pass::hidden`].
     pub fn surprise_of_branches(&self, trees: &[Tree]) -> Result<Vec<Vec<f64>>> {
-        let mut ids = Vec::new();
-        let mut rows = Vec::new();
-        // Of each scored token, in order: the row that predicts it, and the token.
-        let mut predictions: Vec<(u32, u32)> = Vec::new();
-        for tree in trees {
-            let first = ids.len();
-            ids.extend(&tree.trunk);
-            for branch in &tree.branches {
-                let own = branch.ids.len();
-                ensure!(branch.at <= tree.trunk.len() && branch.scored <= own, "a branch past its trunk or its tokens");
-                for i in own - branch.scored..own {
-                    ensure!(i > 0 || branch.at > 0, "nothing stands before a token that is scored");
-                    let row = if i > 0 { ids.len() + i - 1 } else { first + branch.at - 1 };
-                    predictions.push((row as u32, branch.ids[i]));
-                }
-                ids.extend(&branch.ids);
-            }
-            let branches = tree.branches.iter().map(|b| (b.at, b.ids.len())).collect();
-            rows.push(TreeRows { trunk: tree.trunk.len(), branches });
-        }
+        let Laid { ids, rows, predictions } = laid(trees)?;
+        let predictions: Vec<(usize, u32)> = predictions.into_iter().flatten().flatten().collect();
         let hidden = self.hidden_of_trees(ids, &rows)?;
-        let picked: Vec<u32> = predictions.iter().map(|(row, _)| *row).collect();
+        let picked: Vec<u32> = predictions.iter().map(|(row, _)| *row as u32).collect();
         let picked = hidden.index_select(&Tensor::from_vec(picked, predictions.len(), &Device::Cpu)?, 0)?;
         let surprises =
             each_row(&picked, self.head(), |i, row| f64::from(log_sum_exp(row) - row[predictions[i].1 as usize]))?;

@@ -4,6 +4,7 @@
 //! one thread. These do what is needed in one go.
 
 pub mod attention;
+pub mod choices;
 pub mod exp;
 pub mod gemm;
 pub mod glu;
