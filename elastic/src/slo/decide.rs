@@ -59,8 +59,8 @@ pub struct Hints {
 impl Hints {
     /// Where nothing is known of a model: how much more surprised SmolLM2-135M was at right answers, in nats, over 200 questions
     /// of train splits with the score head's words and its recovery adapters (`concertina-trainer heads`: prompt levels 20, 60
-    /// and 100 at the whole model, levels 20, 40, 60, 80 and 100 at the whole prompt; others lie on lines between them; level 20 before
-    /// it left out layers). A prompt
+    /// and 100 at the whole model, levels 20, 40, 60, 80 and 100 at the whole prompt; others lie on lines between them; before
+    /// levels 20 to 60 left out layers). A prompt
     /// stands a loss of two fifths that a model does not.
     pub fn prior() -> Self {
         let prompt = [(20, -4.81), (40, -2.74), (60, -0.67), (80, -0.34), (100, 0.0)];
