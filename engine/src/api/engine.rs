@@ -340,9 +340,15 @@ impl Device {
         tail: Tail,
         density: bool,
     ) -> Result<Vec<u8>> {
-        let first = context.grow(tokens.len())?;
         // A chunk that is continued can be written to after the moves.
         let mut moves: Vec<Job> = context.reopen()?.into_iter().collect();
+        let first = match context.grow(tokens.len()) {
+            Ok(first) => first,
+            Err(e) => {
+                context.drop_moves(&moves);
+                return Err(e);
+            }
+        };
         if self.options.narrows() {
             let sealed = context.table.sealed();
             moves.extend(
