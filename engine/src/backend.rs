@@ -76,7 +76,7 @@ pub struct Counters {
     pub submits: u64,
     /// Dispatches submitted.
     pub dispatches: u64,
-    /// Nanoseconds that the host took to record and submit passes.
+    /// Nanoseconds that the host took to record passes.
     pub host_ns: u64,
 }
 
