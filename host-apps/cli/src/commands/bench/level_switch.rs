@@ -23,8 +23,8 @@ Examples:
 /// A short call at --level is measured after a call at the same level and after one at --from, in turns. Told are both
 /// times to the first token, the median of their differences with its 95 % interval, as milliseconds and as a share of the
 /// time to the first token, and how many bytes more were written and how many buffers made. Where the device's own times
-/// spread too much for that, the host's time to record the passes of a call tells more: beside it there is nothing
-/// that a switch could take, for what the device runs and reads does not depend on the call before.
+/// spread too much for that, the host's time to record the passes of a call tells more: what the
+/// device runs and reads does not depend on the call before.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct LevelSwitchArgs {
