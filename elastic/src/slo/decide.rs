@@ -3,7 +3,7 @@
 use super::{Profile, Target};
 
 /// Prompt levels that are tried, in percent of the words.
-const PROMPT_LEVELS: [u32; 5] = [20, 40, 60, 80, 100];
+pub const PROMPT_LEVELS: [u32; 5] = [20, 40, 60, 80, 100];
 
 /// Where a target cannot be met, choices are as near to it as the nearest that take up to this times as long.
 const NEAR: f64 = 1.1;
@@ -24,6 +24,9 @@ pub struct Request<'a> {
     pub target: Target,
     /// Tokens of the prompt that can be left out.
     pub prompt: usize,
+    /// Of those, tokens that are left at a prompt level where they were counted: percent, tokens. Of other levels it is taken that
+    /// words are as long as each other.
+    pub counted: &'a [(u32, usize)],
     /// Tokens that must be run whatever is left out: templates, questions.
     pub fixed: usize,
     /// Tokens before them, which are there already.
@@ -34,6 +37,8 @@ pub struct Request<'a> {
     pub before_ms: f64,
     /// Words of the prompt: what an encoder would read.
     pub words: usize,
+    /// Milliseconds that the encoder took where it has read them: they are part of every choice's time.
+    pub encoded_ms: Option<f64>,
     /// Shares of the target that are left free for what predictions are off by: of TTFT, of TPOT.
     pub margin: (f64, f64),
 }
@@ -145,12 +150,15 @@ fn missed(d: &Decision, request: &Request<'_>) -> f64 {
 }
 
 fn price(profile: &Profile, request: &Request<'_>, encoder: bool, pair: Pair) -> Decision {
-    let kept = (request.prompt as f64 * f64::from(pair.prompt) / 100.0).ceil() as usize;
+    let counted = request.counted.iter().find(|(percent, _)| *percent == pair.prompt);
+    let even = || (request.prompt as f64 * f64::from(pair.prompt) / 100.0).ceil() as usize;
+    let kept = counted.map_or_else(even, |(_, tokens)| *tokens);
     let named = request.stale.iter().filter(|(level, _)| *level <= pair.level);
     let stale = named.max_by_key(|(level, _)| *level).map_or(0, |(_, tokens)| *tokens);
     let before = request.context - stale.min(request.context);
     let tokens = request.fixed + kept + stale.min(request.context);
-    let encoder_ms = if encoder && pair.prompt < 100 { profile.encoder_ms(request.words) } else { 0.0 };
+    let would_take = if encoder && pair.prompt < 100 { profile.encoder_ms(request.words) } else { 0.0 };
+    let encoder_ms = request.encoded_ms.unwrap_or(would_take);
     let prefill_ms = profile.ttft_ms(pair.level, tokens, before);
     let ttft_ms = request.before_ms + encoder_ms + prefill_ms;
     let tpot_ms = profile.tpot_ms(pair.level, before + tokens);
@@ -171,7 +179,18 @@ mod tests {
     fn request(ttft: f64, tpot: f64) -> Request<'static> {
         let target = Target { ttft_ms: Some(ttft), tpot_ms: Some(tpot) };
         let margin = (0.0, 0.0);
-        Request { target, prompt: 200, fixed: 20, context: 0, stale: &[], before_ms: 0.0, words: 150, margin }
+        Request {
+            target,
+            prompt: 200,
+            counted: &[],
+            fixed: 20,
+            context: 0,
+            stale: &[],
+            before_ms: 0.0,
+            words: 150,
+            encoded_ms: None,
+            margin,
+        }
     }
 
     fn pair(ttft: f64, tpot: f64, encoder: bool) -> (u32, u32, bool) {
@@ -234,7 +253,22 @@ mod tests {
             assert!(!careful.feasible || r.target.allows(careful.ttft_ms * 1.1, careful.tpot_ms * 1.1));
             assert!(only.prompt.is_none_or(|p| p == d.pair.prompt) && only.level.is_none_or(|l| l == d.pair.level));
             assert!(d.encoder_ms == 0.0 || d.pair.prompt < 100);
+            let read = decide(&profile, &Request { encoded_ms: Some(7.0), ..r }, &Hints::prior(), true, only);
+            assert_eq!(read.encoder_ms, 7.0, "once it was run it counts for the whole prompt too");
         }
+    }
+
+    #[test]
+    fn tokens_that_were_counted_are_those_that_cost() {
+        // A fifth of the words is a third of the tokens here.
+        let counted = [(20, 70), (40, 100)];
+        let r = Request { counted: &counted, ..request(1e9, 1e9) };
+        let at = |r: &Request<'_>, prompt| {
+            let only = Restriction { prompt: Some(prompt), level: Some(100) };
+            decide(&profile(), r, &Hints::prior(), false, only).ttft_ms
+        };
+        assert!(at(&r, 20) > at(&request(1e9, 1e9), 20) && at(&r, 60) == at(&request(1e9, 1e9), 60));
+        assert_eq!(at(&r, 20), at(&Request { prompt: 350, ..request(1e9, 1e9) }, 20));
     }
 
     #[test]

@@ -1,23 +1,25 @@
 //! How far calls are from what was measured: a factor that all levels share, for the machine is busy or free for all of them
 //! alike, and one of each kind of call (its level, how long its prompt is) beside it.
+//!
+//! On a machine that others use, most calls take what they took before and some take up to half as long again. So both factors
+//! follow the middle of what calls say, not their mean.
 
 use serde::{Deserialize, Serialize};
 
-/// Weight of a call in the factor that all levels share. Measured on a machine that others used: of repeated calls the most
-/// were within a tenth of what was predicted with weights from 0.2 to 0.5 for one series, and below 0.1 for another.
-const FRESH: f64 = 0.2;
-/// Weight in the factor of its own kind.
-const FRESH_OWN: f64 = 0.1;
-/// Most that one call moves by, as a logarithm: of what is further off only this much counts.
-const MOST_STEP: f64 = 0.25;
-/// A call that is further off, as a logarithm, is not believed before another says the same.
-const FAR: f64 = 0.47;
+use super::profile::median;
+
+/// Calls whose middle is the factor that all levels share.
+const RECENT: usize = 15;
+/// Share of what it is off by that a kind's own factor moves: half at its first call, less with each, this at least.
+const OWN: (f64, f64) = (0.5, 0.03);
+/// Most that one call counts for in it, as a logarithm.
+const MOST_OWN: f64 = 0.1;
 /// No factor is beyond this, as a logarithm: a factor of 6.
 const MOST: f64 = 1.8;
 /// Beyond this, as a logarithm, what was measured is of another machine, or of a busy one: a factor of 1.5.
 const STALE: f64 = 0.405;
 /// Share of calls that the margin is to cover.
-const IN_TIME: f64 = 0.8;
+const IN_TIME: f64 = 0.9;
 /// What a call moves the margin by.
 const STEP: f64 = 0.01;
 /// Margins, as logarithms: the least, the one to begin with, the most.
@@ -26,35 +28,40 @@ const MARGIN: (f64, f64, f64) = (0.02, 0.05, 0.25);
 /// A level, and a class of lengths.
 type Kind = (u32, u8);
 
+/// A factor of a kind of call, as a logarithm, and the calls that it is of.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+struct Own {
+    kind: Kind,
+    off: f64,
+    calls: u32,
+}
+
 /// What calls took beside what the measured curves say, of one kind of time. All numbers are natural logarithms.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Drift {
-    /// Of all calls.
-    common: f64,
+    /// What the last calls said, the newest last, without what their kind is off by. It begins with what was measured.
+    recent: Vec<f64>,
     /// Of a kind of call beside that.
-    own: Vec<(Kind, f64)>,
-    /// What the last call said, where it was too far off to be believed alone; else 0.
-    doubted: f64,
-    /// Four of five calls are late by less than this.
+    own: Vec<Own>,
+    /// Nine of ten calls are late by less than this.
     late: f64,
 }
 
 impl Default for Drift {
     fn default() -> Self {
-        Self { common: 0.0, own: Vec::new(), doubted: 0.0, late: MARGIN.1 }
+        Self { recent: vec![0.0], own: Vec::new(), late: MARGIN.1 }
     }
 }
 
 impl Drift {
     /// What the curves are multiplied by for a kind of call.
     pub fn factor(&self, kind: Kind) -> f64 {
-        let own = self.own.iter().find(|(of, _)| *of == kind).map_or(0.0, |(_, own)| *own);
-        (self.common + own).clamp(-MOST, MOST).exp()
+        (self.middle() + self.own(kind)).clamp(-MOST, MOST).exp()
     }
 
     /// The part of it that all calls share.
     pub fn common(&self) -> f64 {
-        self.common.exp()
+        self.middle().exp()
     }
 
     /// Share of a target that is to be left free.
@@ -64,41 +71,46 @@ impl Drift {
 
     /// Whether the curves should be measured anew.
     pub fn is_stale(&self) -> bool {
-        self.common.abs() > STALE
+        self.middle().abs() > STALE
     }
 
     /// Whether all numbers can be used.
     pub fn is_sound(&self) -> bool {
         let good = |v: &f64| v.is_finite() && v.abs() <= 2.0 * MOST;
-        [self.common, self.doubted, self.late].iter().chain(self.own.iter().map(|(_, own)| own)).all(good)
+        let own = self.own.iter().map(|own| &own.off);
+        !self.recent.is_empty() && [&self.late].into_iter().chain(&self.recent).chain(own).all(good)
     }
 
     /// A call took so long, where the curves said so much.
     pub fn observe(&mut self, kind: Kind, taken: f64, said: f64) {
-        let off = (taken / (said * self.factor(kind))).ln();
-        if !off.is_finite() {
+        let of_curve = (taken / said).ln();
+        if !of_curve.is_finite() {
             return;
         }
+        let off = of_curve - self.middle() - self.own(kind);
         let late = if off > self.late { STEP * IN_TIME } else { -STEP * (1.0 - IN_TIME) };
         self.late = (self.late + late).clamp(MARGIN.0, MARGIN.2);
-        // One call that is far off had something in its way that the next will not have. Two are the machine.
-        let believed = if off.abs() <= FAR {
-            off
-        } else if self.doubted * off > 0.0 {
-            self.doubted.abs().min(off.abs()).copysign(off)
-        } else {
-            self.doubted = off.clamp(-MOST, MOST);
-            return;
-        };
-        let again = std::mem::take(&mut self.doubted) != 0.0 && off.abs() > FAR;
-        let step = if again { believed } else { believed.clamp(-MOST_STEP, MOST_STEP) };
-        self.common = (self.common + FRESH * step).clamp(-MOST, MOST);
-        let at = self.own.iter().position(|(of, _)| *of == kind).unwrap_or_else(|| {
-            self.own.push((kind, 0.0));
+        if self.recent.len() >= RECENT {
+            self.recent.remove(0);
+        }
+        self.recent.push((of_curve - self.own(kind)).clamp(-MOST, MOST));
+        let at = self.own.iter().position(|own| own.kind == kind).unwrap_or_else(|| {
+            self.own.push(Own { kind, off: 0.0, calls: 0 });
             self.own.len() - 1
         });
-        let own = &mut self.own[at].1;
-        *own = (*own + FRESH_OWN * step).clamp(-MOST, MOST);
+        let own = &mut self.own[at];
+        own.calls = own.calls.saturating_add(1);
+        let share = (OWN.0 / f64::from(own.calls)).max(OWN.1);
+        own.off = (own.off + share * off.clamp(-MOST_OWN, MOST_OWN)).clamp(-MOST, MOST);
+    }
+
+    fn own(&self, kind: Kind) -> f64 {
+        self.own.iter().find(|own| own.kind == kind).map_or(0.0, |own| own.off)
+    }
+
+    /// The middle of the last calls.
+    fn middle(&self) -> f64 {
+        median(self.recent.clone())
     }
 }
 
@@ -127,13 +139,13 @@ mod tests {
     }
 
     #[test]
-    fn one_call_far_off_changes_nothing_and_two_do() {
-        let drift = after([(60, 600.0), (60, 100.0), (60, 20.0), (60, 100.0)]);
-        assert_eq!((drift.factor((60, 0)), drift.common()), (1.0, 1.0), "{drift:?}");
-        let drift = after([(60, 300.0), (40, 300.0)]);
-        assert!(drift.factor((60, 0)) > 1.2, "{drift:?}");
-        let drift = after([(60, 300.0), (40, 20.0)]);
-        assert_eq!(drift.common(), 1.0, "one up, one down: {drift:?}");
+    fn some_calls_far_off_change_little_and_most_do() {
+        let some = after((0..30).map(|i| (60, if i % 3 == 0 { 180.0 } else { 100.0 })));
+        assert!((some.factor((60, 0)) - 1.0).abs() < 0.05, "{some:?}");
+        let most = after((0..30).map(|i| (60, if i % 3 == 0 { 100.0 } else { 180.0 })));
+        assert!((most.factor((60, 0)) - 1.8).abs() < 0.1, "{most:?}");
+        let new = after((0..40).map(|i| (60, if i < 30 { 100.0 } else { 180.0 })));
+        assert!(new.factor((60, 0)) > 1.6, "ten calls of a machine that became slower: {new:?}");
     }
 
     #[test]

@@ -100,19 +100,18 @@ pub struct Profile {
 }
 
 impl Profile {
-    /// From what some levels were measured to take, all at the same lengths: what one of them is off by against the others
-    /// counts half, a level that keeps more takes no less, and those of `table` between them lie on lines. `None` where nothing
-    /// was measured.
+    /// From what some levels were measured to take, all at the same lengths: a level that keeps more takes no less, and those of
+    /// `table` between them lie on lines. `None` where nothing was measured.
     pub fn of(mut measured: Vec<LevelCost>, table: &[u32]) -> Option<Self> {
         measured.sort_by_key(|cost| cost.level);
         let lengths = measured.first().map(|cost| (cost.piece.0.len(), cost.tpot.0.len()))?;
         for i in 0..lengths.0 {
-            smooth(&mut measured, |cost| &mut cost.piece.0[i].1);
+            rising(&mut measured, |cost| &mut cost.piece.0[i].1);
         }
         for i in 0..lengths.1 {
-            smooth(&mut measured, |cost| &mut cost.tpot.0[i].1);
+            rising(&mut measured, |cost| &mut cost.tpot.0[i].1);
         }
-        smooth(&mut measured, |cost| &mut cost.behind);
+        rising(&mut measured, |cost| &mut cost.behind);
         let between = |level: &u32| {
             let high = measured.iter().position(|cost| cost.level >= *level).unwrap_or(measured.len() - 1);
             let (low, high) =
@@ -196,22 +195,8 @@ impl Profile {
     }
 }
 
-/// A level's percent is its share of the weights, so times lie near a line: the one with the median of all slopes and offsets
-/// (Theil and Sen), which one disturbed measurement does not move. Each number goes half of the way there, for levels have
-/// costs of their own too, and then all are made to rise.
-fn smooth(costs: &mut [LevelCost], of: impl Fn(&mut LevelCost) -> &mut f64) {
-    let points: Vec<(f64, f64)> = costs.iter_mut().map(|cost| (f64::from(cost.level), *of(cost))).collect();
-    let pairs = points.iter().enumerate().flat_map(|(i, a)| points[i + 1..].iter().map(move |b| (a, b)));
-    let slope = median(pairs.map(|(a, b)| (b.1 - a.1) / (b.0 - a.0).max(1.0)).collect()).max(0.0);
-    let offset = median(points.iter().map(|(x, y)| y - slope * x).collect());
-    for (cost, (x, y)) in costs.iter_mut().zip(&points) {
-        *of(cost) = (0.5 * (y + slope * x + offset)).max(0.0);
-    }
-    rising(costs, of);
-}
-
 /// The middle number, the mean of two where there are two; 0 of none.
-fn median(mut of: Vec<f64>) -> f64 {
+pub(super) fn median(mut of: Vec<f64>) -> f64 {
     of.sort_by(f64::total_cmp);
     match of.len() {
         0 => 0.0,
@@ -332,7 +317,7 @@ pub(super) mod tests {
         let profile = Profile::of(measured, &[20, 30, 40, 60, 80, 100]).unwrap();
         assert!(profile.is_sound());
         let ms: Vec<f64> = profile.levels.iter().map(|cost| cost.tpot.at(16.0)).collect();
-        assert_eq!(ms, [10.0, 15.0, 20.0, 30.0, 30.0, 30.0]);
+        assert_eq!(ms, [10.0, 16.25, 22.5, 35.0, 35.0, 35.0]);
         assert!(Profile::of(Vec::new(), &[100]).is_none());
         let one = Profile::of(vec![cost(100, 5.0)], &[20, 100]).unwrap();
         assert!(one.is_sound() && one.levels[0].tpot.at(16.0) == 5.0, "{one:?}");

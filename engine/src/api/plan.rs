@@ -1,7 +1,7 @@
 //! A call with a target: how much of its prompt and of the model it gets (ElastiLM, arXiv 2409.09071).
 
 use concertina_elastic::prompt::{Word, join, shorten_to, words};
-use concertina_elastic::slo::{Class, Curve, Decision, Hints, Request, Restriction, Target};
+use concertina_elastic::slo::{Class, Curve, Decision, Hints, PROMPT_LEVELS, Request, Restriction, Target};
 use concertina_formats::Model;
 use web_time::Instant;
 
@@ -57,6 +57,14 @@ pub enum EncoderUse {
     Aside,
     /// It read the prompt.
     Used,
+}
+
+/// What is left of a prompt at a level.
+struct Shortened {
+    percent: u32,
+    words: usize,
+    text: String,
+    tokens: Vec<u32>,
 }
 
 /// What a call gets.
@@ -128,7 +136,18 @@ impl Planner {
     ) -> (Decision, Target) {
         let target = self.target_of(wish, prompt, context);
         let margin = self.margin();
-        let request = Request { target, prompt: 0, fixed: prompt, context, stale, before_ms, words: 0, margin };
+        let request = Request {
+            target,
+            prompt: 0,
+            counted: &[],
+            fixed: prompt,
+            context,
+            stale,
+            before_ms,
+            words: 0,
+            encoded_ms: None,
+            margin,
+        };
         (self.decide(&request, None, false, wish.only), target)
     }
 
@@ -148,11 +167,13 @@ impl Planner {
         let request = Request {
             target,
             prompt: of_prompt,
+            counted: &[],
             fixed: whole.len() - of_prompt,
             context: prompt.context,
             stale: prompt.stale,
             before_ms: prompt.before_ms,
             words: of_text.len(),
+            encoded_ms: None,
             margin: self.margin(),
         };
         let has_encoder = engine.heads().is_some() && droppable >= FEWEST_WORDS;
@@ -176,14 +197,25 @@ impl Planner {
             let encoded = engine.encode(prompt.text, self.percents(&request)).await?;
             plan.encoder = EncoderUse::Used;
             let hints = self.trusts_heads().then(|| hints(engine, &encoded)).flatten();
-            plan.decision = self.decide(&request, hints.as_ref(), true, only);
-            let percent = plan.decision.pair.prompt;
-            if percent < 100 {
+            // Words are not as long as each other: the choice is made by the tokens of each shortened text.
+            let levels = only.prompt.map_or_else(|| PROMPT_LEVELS.to_vec(), |percent| vec![percent]);
+            let shortened = levels.into_iter().filter(|percent| *percent < 100).map(|percent| {
                 let kept = kept(&of_text, &encoded, percent, prompt.keep);
-                plan.kept_words = kept.len();
-                plan.text = join(prompt.text, &of_text, &kept);
-                plan.tokens = (prompt.tokens)(&engine.model, &plan.text)?;
-                plan.kept_tokens = plan.tokens.len().saturating_sub(fixed);
+                let text = join(prompt.text, &of_text, &kept);
+                let tokens = (prompt.tokens)(&engine.model, &text)?;
+                Ok(Shortened { percent, words: kept.len(), text, tokens })
+            });
+            let shortened = shortened.collect::<Result<Vec<Shortened>>>()?;
+            let counted = |of: &Shortened| (of.percent, of.tokens.len().saturating_sub(request.fixed));
+            let counted: Vec<(u32, usize)> = shortened.iter().map(counted).collect();
+            let encoded_ms = Some(begin.elapsed().as_secs_f64() * 1e3);
+            let request = Request { counted: &counted, encoded_ms, ..request };
+            plan.decision = self.decide(&request, hints.as_ref(), true, only);
+            let chosen = shortened.into_iter().find(|of| of.percent == plan.decision.pair.prompt);
+            if let Some(Shortened { words, text, tokens, .. }) = chosen {
+                plan.kept_words = words;
+                plan.kept_tokens = tokens.len().saturating_sub(fixed);
+                (plan.text, plan.tokens) = (text, tokens);
             }
         }
         plan.took_ms = begin.elapsed().as_secs_f64() * 1e3;

@@ -16,8 +16,8 @@ use super::policy::{DROPPED, Policy};
 use super::requests::Request;
 use crate::session::Session;
 
-/// Tokens that are generated for the times.
-const TOKENS: usize = 4;
+/// Tokens that are generated for the times. The time for a token is the mean of all but the first.
+pub const TOKENS: usize = 8;
 
 /// What a policy decided.
 #[derive(Debug, Clone)]

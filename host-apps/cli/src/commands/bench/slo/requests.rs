@@ -63,7 +63,7 @@ pub fn longest(requests: &[Request], tokenizer: &Tokenizer) -> Result<usize> {
     for choice in requests.iter().flat_map(|request| &request.question.choices) {
         most = most.max(tokenizer.encode_prompt(&format!("{}{}", choice.context, choice.continuation), false)?.len());
     }
-    Ok(most + 4)
+    Ok(most + super::ask::TOKENS)
 }
 
 impl Request {
