@@ -175,6 +175,9 @@ struct Common {
     /// Questions with their choices that adapters are trained on; 0: text alone
     #[arg(long, value_name = "QUESTIONS")]
     train_questions: Option<usize>,
+    /// Seed of what is drawn: text, questions, their order. With --from another one goes on with text that was not read before
+    #[arg(long)]
+    seed: Option<u64>,
 }
 
 impl Common {
@@ -183,11 +186,12 @@ impl Common {
         effort.train_steps = self.steps.unwrap_or(effort.train_steps);
         effort.train = self.train_windows.unwrap_or(effort.train);
         effort.questions = self.train_questions.unwrap_or(effort.questions);
+        effort.seed = self.seed.unwrap_or(effort.seed);
         // Without this machine's paths: the report is part of the package.
         let name = self.model.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
         let mut command = format!(
-            "concertina-trainer elasticize --model {name} --steps {} --train-windows {} --train-questions {}",
-            effort.train_steps, effort.train, effort.questions
+            "concertina-trainer elasticize --model {name} --steps {} --train-windows {} --train-questions {} --seed {}",
+            effort.train_steps, effort.train, effort.questions, effort.seed
         );
         if self.order_only {
             command.push_str(" --order-only");
