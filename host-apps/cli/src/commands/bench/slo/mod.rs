@@ -6,6 +6,7 @@ mod policy;
 mod records;
 mod requests;
 mod tally;
+mod versus;
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -23,6 +24,7 @@ use policy::{DROPPED, Policy};
 use records::{Record, Records};
 use requests::Request;
 use tally::Tally;
+use versus::Versus;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -43,7 +45,7 @@ const KEEP_EVERY: usize = 20;
 /// random: evenly, or with `--skew` above 0 more of the strict ones, below 0 more of the loose ones. Every policy decides on
 /// prompt level and model level of a request; then the prompt is run once at each choice, a few tokens are generated for the times,
 /// and the choices are scored at that level. The planner learns from each of these calls, as it does in `run` and `chat`. A
-/// target counts as met by measured times. Targets are those of the whole model by the device's profile.
+/// target counts as met by measured times. The first policy is held against each of the others, request by request. Targets are those of the whole model by the device's profile.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct SloBenchArgs {
@@ -121,7 +123,9 @@ pub fn run(global: &GlobalArgs, args: &SloBenchArgs) -> Result<()> {
     planner.keep();
     if args.json {
         let policies: Vec<_> = tallies.iter().map(Tally::json).collect();
+        let first_less: Vec<_> = tallies.iter().skip(1).map(|other| Versus::of(&tallies[0], other)).collect();
         let report = serde_json::json!({
+            "first_less": first_less,
             "model": session.model_name(), "adapter": session.engine.adapter(), "requests": requests.len(),
             "apps": args.apps.len(), "skew": args.skew, "seed": args.seed, "encoder": has_encoder, "policies": policies,
             "seconds": begun.elapsed().as_secs_f64(),
@@ -129,6 +133,12 @@ pub fn run(global: &GlobalArgs, args: &SloBenchArgs) -> Result<()> {
         return crate::commands::bench::report::say(&report.to_string());
     }
     tally::tell(&tallies)?;
+    if let Some(lines) = versus::lines(&tallies) {
+        crate::commands::bench::report::say(&format!(
+            "\nPoints, with 95 % intervals, request by request:\n{}",
+            lines.trim_end()
+        ))?;
+    }
     eprintln!("[{} requests in {:.0} s]", requests.len(), begun.elapsed().as_secs_f64());
     Ok(())
 }

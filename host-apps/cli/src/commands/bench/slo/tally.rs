@@ -65,6 +65,15 @@ impl Tally {
         Self { policy, done: Vec::new(), classes: BTreeMap::new() }
     }
 
+    pub fn name(&self) -> &'static str {
+        self.policy.name()
+    }
+
+    /// What came of each request, in their order.
+    pub fn done(&self) -> &[Done] {
+        &self.done
+    }
+
     pub fn add(&mut self, request: &Request, done: &Done) {
         let class = self.classes.entry(request.class.name()).or_default();
         class.0 += 1;
