@@ -288,9 +288,10 @@ impl Comparison<'_> {
         let text = fitting_text(shop)?;
         for sub in self.levels.clone() {
             let stored = self.package.adapters(sub.level);
-            if let (true, Some(stored)) = (self.wants("ours"), stored) {
-                let adapters = restored(stored, net.layers.len())?;
-                self.cell("ours", net, sub.level, &sub.layers, Some(&adapters))?;
+            // The whole model has no adapters: it is the row's reference.
+            if self.wants("ours") && (stored.is_some() || sub.level == 100) {
+                let adapters = stored.map(|stored| restored(stored, net.layers.len())).transpose()?;
+                self.cell("ours", net, sub.level, &sub.layers, adapters.as_ref())?;
             }
             let rank = stored.map_or(shop.effort.rank, |stored| stored.rank);
             for (row, rank) in [("fitted", rank), ("constants", 0)] {
