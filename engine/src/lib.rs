@@ -45,7 +45,7 @@ pub mod tune;
 mod weights;
 
 pub use api::{
-    Answer, Context, EncoderUse, Engine, Finish, GenerateOptions, Options, Plan, Planner, Prompt, Rival, Sampling,
+    Answer, Context, EncoderUse, Engine, Finish, GenerateOptions, Options, Plan, Planner, Profiled, Prompt, Rival, Sampling,
     Wish, package_hash,
 };
 pub use backend::{Backend, BufferLimits, Counters, Prepared, Restrictions};

@@ -24,4 +24,4 @@ pub use latency::Planner;
 pub use levels::package_hash;
 pub use options::{GenerateOptions, Options, Sampling};
 pub use plan::{EncoderUse, Plan, Prompt, Wish};
-pub use tuning::Rival;
+pub use tuning::{Profiled, Rival};

@@ -72,7 +72,7 @@ impl Engine {
     }
 
     /// GPU time and cost of each dispatch for the last `rows` tokens of `tokens`, after the others were prefilled: all
-    /// layers, the head and the sampling of one token. One list a pass, `passes` of them after one that does not count.
+    /// layers, the head and the sampling of one token. `passes` of them, after one that does not count.
     ///
     /// # Errors
     /// As [`Engine::logits`], and where the adapter has no timestamps.
@@ -82,14 +82,16 @@ impl Engine {
         rows: usize,
         level: u32,
         passes: usize,
-    ) -> Result<Vec<Vec<Dispatch>>> {
+    ) -> Result<Vec<Profiled>> {
         let (_context, batch, widths) = self.last_rows(tokens, rows, level).await?;
         let device = self.device().await?;
         let mut found = Vec::new();
         for pass in 0..=passes {
-            let (timings, load) = device.forward.profile(&mut device.backend, level, &batch, widths).await?;
+            let (timings, whole_ns, load) =
+                device.forward.profile(&mut device.backend, level, &batch, widths).await?;
             if pass > 0 {
-                found.push(timings.into_iter().map(|timing| Dispatch::of(timing, &load)).collect());
+                let dispatches = timings.into_iter().map(|timing| Dispatch::of(timing, &load)).collect();
+                found.push(Profiled { dispatches, whole_ns });
             }
         }
         Ok(found)
@@ -126,6 +128,15 @@ impl Engine {
         let widths = context.table.widths();
         Ok((context, batch, widths))
     }
+}
+
+/// A pass, measured twice.
+#[derive(Debug, Clone)]
+pub struct Profiled {
+    /// Its dispatches, a timestamp after each.
+    pub dispatches: Vec<Dispatch>,
+    /// Nanoseconds of all of them with a timestamp at each end alone.
+    pub whole_ns: f64,
 }
 
 /// A kernel in the place of a kind of product of a pass.

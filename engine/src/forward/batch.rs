@@ -106,14 +106,15 @@ impl Forward {
         Ok(out)
     }
 
-    /// GPU time of each dispatch of a batch: layers, head, and sampling of its last row.
+    /// GPU time of each dispatch of a batch, layers, head, and sampling of its last row, and nanoseconds of them all without the
+    /// timestamps between them.
     pub async fn profile(
         &mut self,
         backend: &mut Backend,
         level: u32,
         rows: &[BatchRow],
         widths: Widths,
-    ) -> Result<(Vec<Timing>, Load)> {
+    ) -> Result<(Vec<Timing>, f64, Load)> {
         let of_head = self.kernels.family(1);
         let key = self.ready(backend, level, rows.len(), widths)?;
         self.ready_head(backend, of_head)?;
@@ -124,7 +125,8 @@ impl Forward {
         step.out_rows = 1;
         let recordings = [&self.layers[&key], &self.head[&of_head], &self.sample];
         let timings = backend.profile(&step, &recordings).await?;
-        Ok((timings, Load { step, positions: rows.iter().map(|row| row.position).collect() }))
+        let whole_ns = backend.time(&step, &recordings).await?;
+        Ok((timings, whole_ns, Load { step, positions: rows.iter().map(|row| row.position).collect() }))
     }
 
     /// Set how a context samples, and the tokens that its repetition penalty looks back on: `history` ends at the token

@@ -57,7 +57,7 @@ async fn cutover(
                         return Ok(false);
                     }
                     let mut runs = bed.candidate(backend, variant, *rows, f64::INFINITY).await?;
-                    runs.again(backend).await?;
+                    runs.again(backend, &bed).await?;
                     *total += runs.ns() * role.count as f64;
                 }
             }

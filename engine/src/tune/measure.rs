@@ -1,5 +1,7 @@
 //! How long a product takes: the same dispatch several times in one submission, over copies of the weights.
 
+use std::cell::Cell;
+
 use concertina_shaders::{Step, Variant};
 
 use super::MatrixRole;
@@ -11,6 +13,9 @@ use crate::{Backend, Prepared, Result};
 
 /// Most bytes of weights that a measurement takes. Larger matrices are measured on their first rows.
 const MOST_BYTES: usize = 24 << 20;
+/// Bytes that copies of the weights take. Layer follows layer in a real pass, so a layer's weights are not in the caches near the
+/// cores when it comes: the next measurement goes on at the next copy, and is back at the first after this many bytes.
+const COLD_BYTES: u64 = 64 << 20;
 /// Nanoseconds that a submission should take, so that what begins and ends it does not count.
 const SUBMISSION_NS: f64 = 3e6;
 /// Most dispatches of a submission.
@@ -21,6 +26,8 @@ pub struct Bed {
     weights: Slice,
     copy_bytes: u64,
     copies: usize,
+    /// The copy that is next.
+    next: Cell<usize>,
     x: Slice,
     y: Slice,
     shape: (concertina_shaders::PanelLayout, usize),
@@ -45,9 +52,7 @@ impl Bed {
         let n = n.min(s.n);
         let part = layout(s.format, n, s.k, s.cut);
         let copy_bytes = (part.bytes() as u64).next_multiple_of(limits.align);
-        // Layer follows layer in a real pass, so weights come from memory and not from a cache.
-        let copies = (MOST_BYTES as u64 / copy_bytes).clamp(1, 16) as usize;
-        let copies = copies.min((limits.buffer / copy_bytes).max(1) as usize);
+        let copies = (COLD_BYTES.min(limits.buffer) / copy_bytes).max(1) as usize;
         let mut random = Random(7);
         let x = random.floats(rows * s.k);
         let bytes: Vec<u8> = random.region(&part).into_iter().cycle().take(part.bytes()).collect();
@@ -70,7 +75,8 @@ impl Bed {
             return Err(e);
         }
         let (scale, shape) = (s.n as f64 / n as f64, (part, n));
-        Ok(Self { weights: held[0], copy_bytes, copies, x: held[1], y: held[2], shape, rows, scale })
+        let next = Cell::new(0);
+        Ok(Self { weights: held[0], copy_bytes, copies, next, x: held[1], y: held[2], shape, rows, scale })
     }
 
     /// Give the memory back.
@@ -78,12 +84,14 @@ impl Bed {
         [self.weights, self.x, self.y].into_iter().for_each(|slice| backend.release(slice));
     }
 
+    /// Products with the copies that are next.
     fn prepare(&self, backend: &mut Backend, variant: &'static Variant, repeats: usize) -> Result<Prepared> {
         let (layout, n) = &self.shape;
         let params = params(layout, *n, layout.panels(), layout.cols, *n);
         let mut recording = Recording::default();
-        for i in 0..repeats {
-            let offset = (i % self.copies) as u64 * self.copy_bytes;
+        for _ in 0..repeats {
+            let copy = self.next.replace((self.next.get() + 1) % self.copies);
+            let offset = copy as u64 * self.copy_bytes;
             let w = Slice { offset, len: layout.bytes() as u64, ..self.weights };
             push(&mut recording, variant, &params, [self.x, w, self.x, self.x, self.y]);
         }
@@ -106,34 +114,30 @@ impl Bed {
         backend.time(&Step { rows: 1, ..step }, &[&one]).await?;
         let ns = backend.time(&step, &[&one]).await?;
         if ns * self.scale > limit_ns {
-            return Ok(Runs { prepared: one, repeats: 1, step, scale: self.scale, times: vec![ns * self.scale] });
+            return Ok(Runs { variant, repeats: 1, step, times: vec![ns * self.scale] });
         }
         let repeats = (SUBMISSION_NS / ns.max(1.0)).ceil().clamp(1.0, MOST_REPEATS as f64) as usize;
-        let (prepared, times) = if repeats == 1 {
-            (one, vec![ns * self.scale])
-        } else {
-            (self.prepare(backend, variant, repeats)?, Vec::new())
-        };
-        let mut runs = Runs { prepared, repeats, step, scale: self.scale, times };
-        runs.again(backend).await?;
+        let times = if repeats == 1 { vec![ns * self.scale] } else { Vec::new() };
+        let mut runs = Runs { variant, repeats, step, times };
+        runs.again(backend, self).await?;
         Ok(runs)
     }
 }
 
 /// Measurements of one variant.
 pub struct Runs {
-    prepared: Prepared,
+    variant: &'static Variant,
     repeats: usize,
     step: Step,
-    scale: f64,
     times: Vec<f64>,
 }
 
 impl Runs {
-    /// Measure once more.
-    pub async fn again(&mut self, backend: &mut Backend) -> Result<()> {
-        let ns = backend.time(&self.step, &[&self.prepared]).await?;
-        self.times.push(ns / self.repeats as f64 * self.scale);
+    /// Measure once more, in the bed that it was measured in.
+    pub async fn again(&mut self, backend: &mut Backend, bed: &Bed) -> Result<()> {
+        let prepared = bed.prepare(backend, self.variant, self.repeats)?;
+        let ns = backend.time(&self.step, &[&prepared]).await?;
+        self.times.push(ns / self.repeats as f64 * bed.scale);
         Ok(())
     }
 

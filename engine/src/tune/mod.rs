@@ -52,7 +52,7 @@ pub trait TuneHost: std::fmt::Debug + Send + Sync {
 /// What must be the same for measurements to hold: adapter, driver, backend, shaders, exactness, and the roles.
 pub(crate) fn key(info: &crate::AdapterInfo, exact: bool, roles: &[MatrixRole]) -> String {
     let mut text = format!(
-        "v1|{}|{}|{}|{:016x}|exact {exact}",
+        "v2|{}|{}|{}|{:016x}|exact {exact}",
         info.name,
         info.driver,
         info.backend,

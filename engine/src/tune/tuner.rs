@@ -194,7 +194,7 @@ impl Tuner {
                 // Late is late only after every candidate had its first turns.
                 let on_time = round < SURE || !late();
                 let Some(runs) = runs.as_mut().filter(|runs| runs.ns() <= limit && on_time) else { continue };
-                runs.again(backend).await?;
+                runs.again(backend, bed).await?;
                 candidate.ns = Some(runs.ns());
             }
         }

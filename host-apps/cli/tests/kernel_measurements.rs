@@ -108,7 +108,7 @@ fn kernels_are_told_drawn_and_remembered() {
     }
 
     let text = out(&concertina(home.path(), &size[..8]).unwrap());
-    for word in ["ceilings: copy kernel", "matrix kernels:", "inferred, not measured"] {
+    for word in ["ceilings: copy kernel", "matrix kernels:", "which is taken off"] {
         assert!(text.contains(word), "{word}: {text}");
     }
 }

@@ -38,8 +38,8 @@ Examples:
 /// close that is to what this adapter can do (a copy and a loop of multiply-adds, measured in the same run; m: memory is
 /// the limit, a: arithmetic is), and how close to the fastest kernel that the tuner found for the shape.
 ///
-/// Timestamps cost time themselves, on lavapipe some 30 microseconds a dispatch: the cost is measured and told. A pass
-/// without them is what `bench decode` and `bench prefill` measure; here it is inferred.
+/// Timestamps cost time themselves, on lavapipe tens of microseconds a dispatch: so each pass is measured once more without those
+/// between its dispatches, and what one adds is taken off every time.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct KernelsArgs {
@@ -110,7 +110,7 @@ pub fn run(global: &GlobalArgs, args: &KernelsArgs) -> Result<()> {
     let places = if args.rivals {
         let tokens = prompt(session.engine.tokenizer(), context + 1)?;
         let found = pollster::block_on(session.engine.rivals(&tokens, 1, args.level, args.passes as usize))?;
-        rivals::places(&found, &ceilings)
+        rivals::places(&found, passes[0].stamp_ns())
     } else {
         Vec::new()
     };
@@ -149,7 +149,7 @@ fn tell(
     let mut out = std::io::stdout().lock();
     let c = ceilings;
     if args.json {
-        let passes: Vec<_> = passes.iter().map(|pass| as_json(pass, &pass.rows(ceilings, &table), ceilings)).collect();
+        let passes: Vec<_> = passes.iter().map(|pass| as_json(pass, &pass.rows(ceilings, &table))).collect();
         let report = json!({
             "kind": "kernels", "adapter": session.engine.adapter(), "model": session.model_name(), "exact": args.exact,
             "level": args.level, "size": size(&mut session.engine, args.level)?, "tuned_roles": table.choices.len(),
@@ -177,12 +177,6 @@ fn tell(
     )?;
     for pass in passes {
         write!(out, "{}", text(pass, &pass.rows(ceilings, &table)))?;
-        let stamps = c.timestamp_us * pass.dispatches() as f64 / 1e3;
-        let inferred = pass.ns() / 1e6 - stamps;
-        writeln!(
-            out,
-            "  timestamps take {stamps:.1} ms of this; without them {inferred:.1} ms (inferred, not measured)"
-        )?;
     }
     if !places.is_empty() {
         write!(out, "{}", rivals::text(places))?;

@@ -172,7 +172,7 @@ fn draw_history(svg: &mut String, runs: &[Run]) -> Drawn {
         .bold_line_style(PALE)
         .light_line_style(TRANSPARENT)
         .x_desc("run")
-        .y_desc("ms of dispatches, timestamps included")
+        .y_desc("ms of a pass")
         .x_labels(runs.len().clamp(2, 20))
         .x_label_formatter(&|v| format!("{v:.0}"))
         .y_label_formatter(&|v| number(*v))

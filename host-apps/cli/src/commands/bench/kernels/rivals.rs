@@ -1,6 +1,6 @@
 //! Other kernels in the place of each product of a pass.
 
-use concertina::{Ceilings, Rival};
+use concertina::Rival;
 use serde_json::{Value, json};
 
 use crate::data::stats::median;
@@ -22,12 +22,12 @@ impl Place {
     }
 }
 
-/// The places of a pass.
-pub fn places(rivals: &[Rival], ceilings: &Ceilings) -> Vec<Place> {
+/// The places of a pass, a timestamp of which adds `stamp_ns`.
+pub fn places(rivals: &[Rival], stamp_ns: f64) -> Vec<Place> {
     let mut places: Vec<Place> = Vec::new();
     for rival in rivals {
         let Some(first) = rival.rounds.first() else { continue };
-        let times: Vec<f64> = rival.rounds.iter().map(|d| d.ns / 1e3 - ceilings.timestamp_us).collect();
+        let times: Vec<f64> = rival.rounds.iter().map(|d| (d.ns - stamp_ns) / 1e3).collect();
         let us = (first.variant.name, median(&times).unwrap_or(0.0).max(0.1));
         let (shape, own) = (first.shape.clone(), rival.own.name);
         match places.iter_mut().find(|p| (&p.shape, p.own, p.count) == (&shape, own, rival.count)) {

@@ -1,18 +1,20 @@
 //! Dispatches of a pass, gathered by kernel and shape.
 
 use concertina::tune::{Family, Shape, Table};
-use concertina::{Ceilings, Dispatch};
+use concertina::{Ceilings, Dispatch, Profiled};
 use serde_json::{Value, json};
 
 use crate::data::stats::median;
+
+/// The least part of a time that must be left when its timestamp's cost is taken off.
+const LEAST_LEFT: f64 = 0.2;
 
 /// A kind of pass, measured several times.
 pub struct Pass {
     pub name: String,
     /// Rows of the batch.
     pub rows: usize,
-    /// The dispatches, a list a pass.
-    pub passes: Vec<Vec<Dispatch>>,
+    pub passes: Vec<Profiled>,
 }
 
 /// One kernel and shape in a pass.
@@ -24,8 +26,10 @@ pub struct Row {
     /// Whether sub-models make it smaller.
     pub cut: bool,
     pub count: usize,
-    /// Nanoseconds of one dispatch: median over passes of the mean.
+    /// Nanoseconds of one dispatch, without its timestamp: median over passes of the mean.
     pub ns: f64,
+    /// Whether that is more than noise beside what was taken off: rates follow from it.
+    pub told: bool,
     /// Of all of them, as a share of the pass.
     pub share: f64,
     /// Bytes and operations of one dispatch.
@@ -41,29 +45,37 @@ pub struct Row {
 
 impl Row {
     pub fn gb_s(&self) -> Option<f64> {
-        self.bytes.map(|bytes| bytes / self.ns)
+        self.bytes.filter(|_| self.told).map(|bytes| bytes / self.ns)
     }
 
     pub fn gflop_s(&self) -> Option<f64> {
-        self.flops.map(|flops| flops / self.ns)
+        self.flops.filter(|_| self.told).map(|flops| flops / self.ns)
     }
 }
 
 impl Pass {
-    /// Median nanoseconds of the dispatches of a pass.
+    /// Median nanoseconds of a pass, without timestamps between its dispatches.
     pub fn ns(&self) -> f64 {
-        let sums: Vec<f64> = self.passes.iter().map(|pass| pass.iter().map(|d| d.ns).sum()).collect();
-        median(&sums).unwrap_or(0.0)
+        let times: Vec<f64> = self.passes.iter().map(|pass| pass.whole_ns).collect();
+        median(&times).unwrap_or(0.0)
+    }
+
+    /// Nanoseconds that a timestamp adds to a dispatch of this pass: what the pass takes longer with one after each, shared among
+    /// them. After an empty dispatch a timestamp costs something else.
+    pub fn stamp_ns(&self) -> f64 {
+        let sums: Vec<f64> = self.passes.iter().map(|pass| pass.dispatches.iter().map(|d| d.ns).sum()).collect();
+        let more = median(&sums).unwrap_or(0.0) - self.ns();
+        more.max(0.0) / self.dispatches().max(1) as f64
     }
 
     pub fn dispatches(&self) -> usize {
-        self.passes.first().map_or(0, Vec::len)
+        self.passes.first().map_or(0, |pass| pass.dispatches.len())
     }
 
     /// By falling share. Bytes and operations are the mean over the dispatches of a row.
     pub fn rows(&self, ceilings: &Ceilings, table: &Table) -> Vec<Row> {
         let mut groups: Vec<(&Dispatch, Vec<usize>)> = Vec::new();
-        for (i, d) in self.passes.first().into_iter().flatten().enumerate() {
+        for (i, d) in self.passes.first().into_iter().flat_map(|pass| &pass.dispatches).enumerate() {
             let same = |(first, _): &&mut (&Dispatch, Vec<usize>)| {
                 (first.variant.name, &first.shape, first.cut) == (d.variant.name, &d.shape, d.cut)
             };
@@ -82,16 +94,18 @@ impl Pass {
         let means: Vec<f64> = self
             .passes
             .iter()
-            .map(|pass| at.iter().filter_map(|i| pass.get(*i)).map(|d| d.ns).sum::<f64>() / at.len() as f64)
+            .map(|pass| at.iter().filter_map(|i| pass.dispatches.get(*i)).map(|d| d.ns).sum::<f64>() / at.len() as f64)
             .collect();
-        let ns = median(&means).unwrap_or(0.0).max(1.0);
-        let first = self.passes.first().map_or(&[][..], Vec::as_slice);
+        let stamped = median(&means).unwrap_or(0.0);
+        let ns = (stamped - self.stamp_ns()).max(1.0);
+        let told = ns > LEAST_LEFT * stamped;
+        let first = self.passes.first().map_or(&[][..], |pass| &pass.dispatches);
         let mean = |pick: fn(&Dispatch) -> Option<u64>| -> Option<f64> {
             let all: Option<Vec<u64>> = at.iter().map(|i| pick(&first[*i])).collect();
             all.map(|all| all.iter().sum::<u64>() as f64 / at.len() as f64)
         };
         let (bytes, flops) = (mean(|d| d.bytes), mean(|d| d.flops));
-        let least = bytes.zip(flops).map(|(b, f)| (b / ceilings.gb_s(), f / ceilings.f32_gflop_s));
+        let least = bytes.zip(flops).filter(|_| told).map(|(b, f)| (b / ceilings.gb_s(), f / ceilings.f32_gflop_s));
         let is_matrix = d.matrix.is_some();
         Row {
             kernel: d.variant.name,
@@ -100,6 +114,7 @@ impl Pass {
             cut: d.cut,
             count: at.len(),
             ns,
+            told,
             share: if whole > 0.0 { ns * at.len() as f64 / whole } else { 0.0 },
             bytes,
             flops,
@@ -131,8 +146,8 @@ pub fn matrix_share(rows: &[Row]) -> f64 {
 pub fn text(pass: &Pass, rows: &[Row]) -> String {
     let dash = |value: Option<f64>, digits: usize| value.map_or("-".into(), |v| format!("{v:.digits$}"));
     let percent = |value: Option<f64>| value.map_or("-".into(), |v| format!("{:.0} %", 100.0 * v));
-    let ms = pass.ns() / 1e6;
-    let mut text = format!("\n{}: {ms:.2} ms of dispatches, {} of them\n", pass.name, pass.dispatches());
+    let (ms, count) = (pass.ns() / 1e6, pass.dispatches());
+    let mut text = format!("\n{}: {ms:.2} ms, {count} dispatches\n", pass.name);
     text += &format!(
         "  {:<30} {:<18} {:>3} {:>9} {:>7} {:>7} {:>8} {:>8} {:>8}\n",
         "kernel", "shape", "n", "us each", "share", "GB/s", "GFLOP/s", "ceiling", "best"
@@ -156,12 +171,17 @@ pub fn text(pass: &Pass, rows: &[Row]) -> String {
             percent(row.of_best),
         );
     }
-    text + &format!("  matrix kernels: {:.0} % of the pass\n", 100.0 * matrix_share(rows))
+    text += &format!("  matrix kernels: {:.0} % of the pass\n", 100.0 * matrix_share(rows));
+    let stamp_ns = pass.stamp_ns();
+    text + &format!(
+        "  with a timestamp after each dispatch {:.2} ms: {:.1} us each, which is taken off\n",
+        ms + stamp_ns * count as f64 / 1e6,
+        stamp_ns / 1e3
+    )
 }
 
 /// Rows as JSON.
-pub fn as_json(pass: &Pass, rows: &[Row], ceilings: &Ceilings) -> Value {
-    let stamps_ms = ceilings.timestamp_us * pass.dispatches() as f64 / 1e3;
+pub fn as_json(pass: &Pass, rows: &[Row]) -> Value {
     let rows_json: Vec<Value> = rows
         .iter()
         .map(|row| {
@@ -175,7 +195,7 @@ pub fn as_json(pass: &Pass, rows: &[Row], ceilings: &Ceilings) -> Value {
         .collect();
     json!({
         "pass": pass.name, "rows": pass.rows, "dispatches": pass.dispatches(), "passes": pass.passes.len(),
-        "ms": pass.ns() / 1e6, "ms_without_timestamps_inferred": pass.ns() / 1e6 - stamps_ms,
+        "ms": pass.ns() / 1e6, "timestamp_us": pass.stamp_ns() / 1e3,
         "matrix_share": matrix_share(rows), "kernels": rows_json,
     })
 }

@@ -12,7 +12,7 @@ pub fn trace(passes: &[Pass]) -> Value {
             "name": "thread_name", "ph": "M", "pid": 1, "tid": row + 1, "args": { "name": pass.name },
         }));
         let mut at = 0.0;
-        for d in pass.passes.last().into_iter().flatten() {
+        for d in pass.passes.last().into_iter().flat_map(|pass| &pass.dispatches) {
             events.push(json!({
                 "name": d.variant.name, "cat": d.variant.kernel, "ph": "X", "pid": 1, "tid": row + 1,
                 "ts": at / 1e3, "dur": d.ns / 1e3,
