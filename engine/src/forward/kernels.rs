@@ -78,14 +78,10 @@ impl Kernels {
         self.tiled(&format!("{kernel}.{}", shape.format.name()), tile)
     }
 
-    /// The kernel that does what `variant` does for a matrix of so many features, and adds what an adapter beside it makes
-    /// of x.
-    pub fn adapted(&self, variant: &Variant, features: usize) -> Option<&'static Variant> {
-        if variant.kernel != "matvec" {
-            return None;
-        }
-        let tile = if features < 1024 { ".t24" } else { "" };
-        Some(self.tiled(&format!("matvec_adapted.{}", variant.format?.name()), tile))
+    /// The kernel that does what `variant` does, and adds what an adapter beside the matrix makes of x.
+    pub fn adapted(&self, variant: &Variant) -> Option<&'static Variant> {
+        let format = variant.format.filter(|_| variant.kernel == "matvec")?;
+        Some(self.best(&format!("matvec_adapted.{}", format.name())))
     }
 
     /// The variant with subgroups where there is one and the device runs it, else the plain one.

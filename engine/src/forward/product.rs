@@ -87,7 +87,7 @@ impl Products<'_> {
             return Err(Error::Invalid(format!("an adapter of {inputs} to {outputs} beside {} to {}", p.k, p.n)));
         }
         let whole = p.adapter.filter(|_| p.w.parts.len() == 1);
-        let inside = whole.and_then(|adapter| Some((adapter, self.kernels.adapted(variant, p.n)?)));
+        let inside = whole.and_then(|adapter| Some((adapter, self.kernels.adapted(variant)?)));
         if let Some((_, adapted)) = inside {
             variant = adapted;
         }
