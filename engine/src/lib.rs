@@ -45,8 +45,8 @@ pub mod tune;
 mod weights;
 
 pub use api::{
-    Answer, Context, EncoderUse, Engine, Finish, GenerateOptions, Options, Plan, Planner, Profiled, Prompt, Rival, Sampling,
-    Wish, package_hash,
+    Answer, Context, EncoderUse, Engine, Finish, GenerateOptions, Options, Plan, Planner, Profiled, Prompt, Rival,
+    Sampling, Wish, package_hash,
 };
 pub use backend::{Backend, BufferLimits, Counters, Prepared, Restrictions};
 pub use concertina_elastic as elastic;

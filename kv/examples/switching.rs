@@ -71,8 +71,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         for contexts in [8, 16] {
             let trace = poisson(72.0 * 3600.0, 300.0, Pattern::Markov, contexts, seed);
             let scenario = Scenario { trace, contexts, kv, memory_bytes, ..markov(device) };
-            let title =
-                format!("{name}: {contexts} contexts of a 7B, {tokens_per_s} tokens/s, {disk_mb_s} MB/s");
+            let title = format!("{name}: {contexts} contexts of a 7B, {tokens_per_s} tokens/s, {disk_mb_s} MB/s");
             table(&title, &run(&scenario));
         }
     }

@@ -76,19 +76,12 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Engine::logits`], and where the adapter has no timestamps.
-    pub async fn profile(
-        &mut self,
-        tokens: &[u32],
-        rows: usize,
-        level: u32,
-        passes: usize,
-    ) -> Result<Vec<Profiled>> {
+    pub async fn profile(&mut self, tokens: &[u32], rows: usize, level: u32, passes: usize) -> Result<Vec<Profiled>> {
         let (_context, batch, widths) = self.last_rows(tokens, rows, level).await?;
         let device = self.device().await?;
         let mut found = Vec::new();
         for pass in 0..=passes {
-            let (timings, whole_ns, load) =
-                device.forward.profile(&mut device.backend, level, &batch, widths).await?;
+            let (timings, whole_ns, load) = device.forward.profile(&mut device.backend, level, &batch, widths).await?;
             if pass > 0 {
                 let dispatches = timings.into_iter().map(|timing| Dispatch::of(timing, &load)).collect();
                 found.push(Profiled { dispatches, whole_ns });
