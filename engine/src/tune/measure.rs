@@ -136,6 +136,8 @@ impl Runs {
     /// Measure once more, in the bed that it was measured in.
     pub async fn again(&mut self, backend: &mut Backend, bed: &Bed) -> Result<()> {
         let prepared = bed.prepare(backend, self.variant, self.repeats)?;
+        // Params are written before the clock starts.
+        backend.flush().await?;
         let ns = backend.time(&self.step, &[&prepared]).await?;
         self.times.push(ns / self.repeats as f64 * bed.scale);
         Ok(())
