@@ -1,10 +1,10 @@
 //! What came of requests, line by line in a file: a run that was stopped goes on where it was.
 
-use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::ask::Done;
@@ -29,11 +29,25 @@ impl Records {
     /// kill is dropped.
     ///
     /// # Errors
-    /// If the file is of another run, or cannot be read or written.
+    /// If the file is of another run, or another process has it, or it cannot be read or written.
     pub fn open(path: Option<&Path>, described: &str) -> Result<Self> {
         let Some(path) = path else { return Ok(Self { known: Vec::new(), file: None }) };
         let what = || format!("cannot use {}", path.display());
-        let text = if path.is_file() { std::fs::read_to_string(path).with_context(what)? } else { String::new() };
+        let mut file =
+            OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path).with_context(what)?;
+        match file.try_lock() {
+            // Two that write side by side would write into each other's lines.
+            Err(TryLockError::WouldBlock) => {
+                bail!(
+                    "{} is being written by another run: let it end, or name another file with --records",
+                    path.display()
+                )
+            }
+            // File systems without locks are no reason to keep nothing.
+            Err(TryLockError::Error(_)) | Ok(()) => {}
+        }
+        let mut text = String::new();
+        file.read_to_string(&mut text).with_context(what)?;
         let whole = text.rfind('\n').map_or(0, |end| end + 1);
         let mut lines = text[..whole].lines();
         let head = lines.next();
@@ -44,9 +58,8 @@ impl Records {
             head.unwrap_or_default()
         );
         let known: Vec<Record> = lines.map(serde_json::from_str).collect::<Result<_, _>>().with_context(what)?;
-        let mut file = OpenOptions::new().create(true).truncate(false).write(true).open(path).with_context(what)?;
         file.set_len(whole as u64).with_context(what)?;
-        std::io::Seek::seek(&mut file, std::io::SeekFrom::End(0)).with_context(what)?;
+        file.seek(SeekFrom::End(0)).with_context(what)?;
         if head.is_none() {
             writeln!(file, "{described}").with_context(what)?;
         }
@@ -102,6 +115,8 @@ mod tests {
         bytes.extend_from_slice(b"{\"request\":2,\"do");
         std::fs::write(&path, &bytes).unwrap();
         let mut again = Records::open(Some(&path), "this run").unwrap();
+        let beside = Records::open(Some(&path), "this run").unwrap_err().to_string();
+        assert!(beside.contains("another run") && beside.contains("--records"), "{beside}");
         assert_eq!(again.known, [record(0), record(1)]);
         again.add(record(2)).unwrap();
         drop(again);
