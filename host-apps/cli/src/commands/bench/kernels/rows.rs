@@ -60,12 +60,16 @@ impl Pass {
         median(&times).unwrap_or(0.0)
     }
 
+    /// Median nanoseconds of a pass with a timestamp after each dispatch.
+    pub fn stamped_ns(&self) -> f64 {
+        let sums: Vec<f64> = self.passes.iter().map(|pass| pass.dispatches.iter().map(|d| d.ns).sum()).collect();
+        median(&sums).unwrap_or(0.0)
+    }
+
     /// Nanoseconds that a timestamp adds to a dispatch of this pass: what the pass takes longer with one after each, shared among
     /// them. After an empty dispatch a timestamp costs something else.
     pub fn stamp_ns(&self) -> f64 {
-        let sums: Vec<f64> = self.passes.iter().map(|pass| pass.dispatches.iter().map(|d| d.ns).sum()).collect();
-        let more = median(&sums).unwrap_or(0.0) - self.ns();
-        more.max(0.0) / self.dispatches().max(1) as f64
+        (self.stamped_ns() - self.ns()).max(0.0) / self.dispatches().max(1) as f64
     }
 
     pub fn dispatches(&self) -> usize {
@@ -84,7 +88,8 @@ impl Pass {
                 None => groups.push((d, vec![i])),
             }
         }
-        let whole = self.ns();
+        // Of the same passes as the rows are, whatever disturbed the others.
+        let whole = self.stamped_ns() - self.stamp_ns() * self.dispatches() as f64;
         let mut rows: Vec<Row> = groups.iter().map(|(d, at)| self.row(d, at, whole, ceilings, table)).collect();
         rows.sort_by(|a, b| b.share.total_cmp(&a.share));
         rows
@@ -175,7 +180,7 @@ pub fn text(pass: &Pass, rows: &[Row]) -> String {
     let stamp_ns = pass.stamp_ns();
     text + &format!(
         "  with a timestamp after each dispatch {:.2} ms: {:.1} us each, which is taken off\n",
-        ms + stamp_ns * count as f64 / 1e6,
+        pass.stamped_ns() / 1e6,
         stamp_ns / 1e3
     )
 }
