@@ -10,7 +10,7 @@ use concertina_kv::policy::Policy;
 use concertina_kv::sim::{Device, KvBytes, Pattern, Report, Scenario, contexts_within, poisson, recorded, run};
 
 /// Devices that a model of seven billion weights could run on: tokens prefilled in a second, and megabytes that its disk gives. The
-/// rates of the paper's devices were not found. Those of the boards and the phone follow from what is public of their kind: 40 % of
+/// paper's devices and their rates were not found. Those of the boards and the phone follow from what is public of their kind: 40 % of
 /// the GPU's f16 rate (1.33 and 3.76 TFLOPS) at 2 FLOP a weight and token, the phone's from 239 tokens/s of a 1.5B model reported
 /// for llama.cpp on such a GPU; the disk's interface at its specified rate, half of it for PCIe. The others are assumed.
 const DEVICES: [(&str, f64, f64); 7] = [
