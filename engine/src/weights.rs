@@ -136,6 +136,16 @@ pub(crate) fn products(model: &Model) -> impl Iterator<Item = (WeightFormat, usi
     layers.chain([of(t.output.as_ref().unwrap_or(&t.embed), Cut::Rows, true)])
 }
 
+/// Format, rows, columns and groups of every layer's Q, K, V where they lie in one matrix: what a sub-model of fewer groups has a
+/// prefix of.
+pub(crate) fn grouped_products(model: &Model) -> impl Iterator<Item = (WeightFormat, usize, usize, usize)> {
+    let groups = model.spec.n_groups;
+    model.tensors.layers.iter().filter_map(move |l| {
+        let rows = l.q.rows + l.k.rows + l.v.rows;
+        same_format(&[&l.q, &l.k, &l.v]).then(|| (weight_format(l.q.dtype), rows, l.q.cols, groups))
+    })
+}
+
 /// Whether rows of these can lie in one matrix.
 fn same_format(tensors: &[&TensorInfo]) -> bool {
     tensors.iter().all(|t| (t.dtype, t.cols) == (tensors[0].dtype, tensors[0].cols))

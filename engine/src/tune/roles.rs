@@ -103,6 +103,25 @@ pub fn matrix_roles(model: &Model, wide_rows: usize) -> Vec<MatrixRole> {
             count: *count,
         })
     };
-    // A few rows last: the least common, so what is left out first where time is short.
-    [Family::Narrow, Family::Wide, Family::Few].into_iter().flat_map(role).collect()
+    // A few rows after a piece of prefill: they are less common. Sub-models last, so left out first where time is short.
+    let mut roles: Vec<MatrixRole> = [Family::Narrow, Family::Wide, Family::Few].into_iter().flat_map(role).collect();
+    for (format, n, k, groups) in weights::grouped_products(model) {
+        for kept in prefixes(groups) {
+            let shape = Shape { format, n: n / groups * kept, k, cut: Cut::Rows };
+            match roles.iter_mut().find(|role| role.shape == shape && role.family == Family::Narrow) {
+                Some(role) => role.count += 1,
+                None => roles.push(MatrixRole { shape, family: Family::Narrow, rows: 1, count: 1 }),
+            }
+        }
+    }
+    roles
+}
+
+/// Numbers of groups that sub-models keep, as far as they are measured: a matrix of a few hundred rows is a few workgroups, and which
+/// tile is the fastest depends on how many. What lies between takes after its neighbour.
+fn prefixes(groups: usize) -> impl Iterator<Item = usize> {
+    let mut kept: Vec<usize> =
+        (1..4).map(|quarter| (groups * quarter).div_ceil(4)).filter(|kept| *kept < groups).collect();
+    kept.dedup();
+    kept.into_iter()
 }

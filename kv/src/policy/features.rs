@@ -19,6 +19,10 @@ pub enum Policy {
     Ours,
     /// Ours with all chunks in 16 bits.
     OursNoCompression,
+    /// Ours with all chunks in 4 bits, whatever attention they get.
+    OursUniform4,
+    /// Ours with all chunks in 2 bits.
+    OursUniform2,
     /// Ours with reads alone.
     OursNoPipeline,
     /// Ours, with chunks written when they are evicted, least recently used first.
@@ -29,13 +33,15 @@ pub enum Policy {
 
 impl Policy {
     /// All of them, baselines first.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Lmk,
         Self::Swap,
         Self::ChunkSwap,
         Self::ChunkSwapInt8,
         Self::Ours,
         Self::OursNoCompression,
+        Self::OursUniform4,
+        Self::OursUniform2,
         Self::OursNoPipeline,
         Self::OursNoLifecycle,
         Self::OursLru,
@@ -50,6 +56,8 @@ impl Policy {
             Self::ChunkSwapInt8 => "chunk-swap-int8",
             Self::Ours => "ours",
             Self::OursNoCompression => "ours-no-compression",
+            Self::OursUniform4 => "ours-uniform-4",
+            Self::OursUniform2 => "ours-uniform-2",
             Self::OursNoPipeline => "ours-no-pipeline",
             Self::OursNoLifecycle => "ours-no-lifecycle",
             Self::OursLru => "ours-lru",
@@ -80,6 +88,8 @@ impl Policy {
             Self::ChunkSwapInt8 => Features { compression: Compression::Uniform(Width::W8), ..chunk_swap },
             Self::Ours => ours,
             Self::OursNoCompression => Features { compression: Compression::None, ..ours },
+            Self::OursUniform4 => Features { compression: Compression::Uniform(Width::W4), ..ours },
+            Self::OursUniform2 => Features { compression: Compression::Uniform(Width::W2), ..ours },
             Self::OursNoPipeline => Features { pipeline: false, ..ours },
             Self::OursLru => Features { heaviest_first: false, ..ours },
             Self::OursNoLifecycle => Features { ahead_of_time: false, heaviest_first: false, ..ours },

@@ -9,6 +9,7 @@ pub mod elasticize;
 pub mod eval;
 pub mod level;
 pub mod list;
+pub mod policy;
 pub mod pull;
 pub mod run;
 pub mod sampling;

@@ -1,12 +1,13 @@
 //! What can be said of contexts, on the command line and in the shell alike.
 
 use bytesize::ByteSize;
-use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser, TypedValueParser};
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand};
 use concertina::service::{ContextId, Policy};
 
 use super::id::parse_id;
 use crate::commands::level::LevelArg;
+use crate::commands::policy::policies;
 use crate::commands::sampling::SamplingArgs;
 use crate::commands::slo::SloArgs;
 
@@ -42,11 +43,6 @@ pub struct ServiceArgs {
 fn average_bits(text: &str) -> Result<f64, String> {
     let bits: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
     if (2.0..=16.0).contains(&bits) { Ok(bits) } else { Err("must be from 2 to 16".to_owned()) }
-}
-
-fn policies() -> impl TypedValueParser<Value = Policy> {
-    let named = |name: String| Policy::ALL.into_iter().find(|policy| policy.name() == name).unwrap_or(Policy::Ours);
-    PossibleValuesParser::new(Policy::ALL.map(Policy::name)).map(named)
 }
 
 const NEW: &str = "\

@@ -18,15 +18,15 @@ pub struct Kept {
 }
 
 impl Kept {
-    /// How the service is set up for an average of so many bits.
-    pub fn options(average_bits: f32) -> ServiceOptions {
-        ServiceOptions { policy: Policy::Ours, average_bits: average_bits.into(), ..ServiceOptions::default() }
+    /// How the service is set up for an average of so many bits, where the policy has one.
+    pub fn options(average_bits: f32, policy: Policy) -> ServiceOptions {
+        ServiceOptions { policy, average_bits: average_bits.into(), ..ServiceOptions::default() }
     }
 
     /// Serve with `engine`, whose options were prepared for this; calls have `call` tokens and run at `level`.
-    pub fn new(engine: Engine, average_bits: f32, call: usize, level: u32) -> Result<Self> {
+    pub fn new(engine: Engine, average_bits: f32, policy: Policy, call: usize, level: u32) -> Result<Self> {
         let store = Store::open(Arc::new(MemoryMedium::new()), &StoreOptions::new([1; 32], [1; 32]))?;
-        let service = block_on(Service::open(engine, store, Self::options(average_bits)))?;
+        let service = block_on(Service::open(engine, store, Self::options(average_bits, policy)))?;
         Ok(Self { service, call, level })
     }
 

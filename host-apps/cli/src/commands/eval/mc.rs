@@ -8,10 +8,12 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
+use concertina::service::Policy;
 
 use super::kept::Kept;
 use crate::cli::GlobalArgs;
 use crate::commands::level::MeasuredLevel;
+use crate::commands::policy::policies;
 use crate::data::choices;
 use crate::data::stats::wilson;
 use crate::session::{Session, bar};
@@ -59,6 +61,9 @@ pub struct McArgs {
     /// Average bits of its keys and values; 16 leaves them as they are
     #[arg(long, value_name = "BITS", default_value_t = 4.0, requires = "shared")]
     pub average_bits: f32,
+    /// How chunks take their widths: `ours` gives more bits to those that get more attention; others are for comparison
+    #[arg(long, value_name = "POLICY", default_value = Policy::Ours.name(), value_parser = policies(), requires = "shared")]
+    pub policy: Policy,
     #[command(flatten)]
     pub level: MeasuredLevel,
     /// Use no kernels that quantise activations: slower, and closer to the model's own numbers
@@ -87,7 +92,7 @@ pub fn run(global: &GlobalArgs, args: &McArgs) -> Result<()> {
             before = model.tokenizer.encode_prompt(&text, false)?;
             before.truncate(args.shared_tokens as usize);
             ensure!((2.0..=16.0).contains(&args.average_bits), "--average-bits must be between 2 and 16");
-            Kept::options(args.average_bits).prepare(options);
+            Kept::options(args.average_bits, args.policy).prepare(options);
         }
         let most = model.spec.context_len.saturating_sub(before.len());
         asked = tokenise(&model.tokenizer, &questions, most)?;
@@ -98,7 +103,7 @@ pub fn run(global: &GlobalArgs, args: &McArgs) -> Result<()> {
     let (model, adapter) = (session.model_name(), session.engine.adapter());
     let level = args.level.apply(&mut session.engine)?;
     let mut place = if args.shared.is_some() {
-        let mut kept = Kept::new(session.engine, args.average_bits, 256, level)?;
+        let mut kept = Kept::new(session.engine, args.average_bits, args.policy, 256, level)?;
         let id = kept.context(&before)?;
         Place::Behind(Box::new(kept), id)
     } else {
@@ -134,6 +139,7 @@ pub fn run(global: &GlobalArgs, args: &McArgs) -> Result<()> {
             "adapter": adapter,
             "shared_tokens": before.len(),
             "average_bits": args.shared.is_some().then_some(args.average_bits),
+            "policy": args.shared.is_some().then(|| args.policy.name()),
             "level": level,
             "adapters": !args.level.no_adapters,
             "exact": args.exact,

@@ -5,11 +5,13 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use concertina::formats::Tokenizer;
+use concertina::service::Policy;
 use concertina::{Options, Width};
 
 use super::kept::Kept;
 use crate::cli::GlobalArgs;
 use crate::commands::level::MeasuredLevel;
+use crate::commands::policy::policies;
 use crate::data::stats::{Interval, clustered_mean};
 use crate::session::{Session, bar};
 
@@ -50,6 +52,9 @@ pub struct PplArgs {
     #[arg(long, value_name = "BITS", conflicts_with_all = ["exact", "kv_bits"],
         value_parser = clap::value_parser!(f32))]
     pub average_bits: Option<f32>,
+    /// How chunks take their widths: `ours` gives more bits to those that get more attention; others are for comparison
+    #[arg(long, value_name = "POLICY", default_value = Policy::Ours.name(), value_parser = policies(), requires = "average_bits")]
+    pub policy: Policy,
     /// Tokens of a call
     #[arg(long, value_name = "TOKENS", default_value_t = 256, requires = "average_bits",
         value_parser = clap::value_parser!(u32).range(1..))]
@@ -111,7 +116,7 @@ pub fn run(global: &GlobalArgs, args: &PplArgs) -> Result<()> {
         store(options, args.kv_bits);
         if let Some(bits) = args.average_bits {
             ensure!((2.0..=16.0).contains(&bits), "--average-bits must be between 2 and 16");
-            Kept::options(bits).prepare(options);
+            Kept::options(bits, args.policy).prepare(options);
         }
         options.fit_contexts(&model.spec, longest);
         Ok(())
@@ -120,7 +125,7 @@ pub fn run(global: &GlobalArgs, args: &PplArgs) -> Result<()> {
     let level = args.level.apply(&mut session.engine)?;
     let mut score: Score = match args.average_bits {
         Some(bits) => {
-            let mut kept = Kept::new(session.engine, bits, args.call_tokens as usize, level)?;
+            let mut kept = Kept::new(session.engine, bits, args.policy, args.call_tokens as usize, level)?;
             kept.slack(args.level_slack);
             let written = args.written_level.zip(args.written_tokens.map(|n| n as usize));
             Box::new(move |tokens| kept.nll(tokens, written))
@@ -152,6 +157,7 @@ pub fn run(global: &GlobalArgs, args: &PplArgs) -> Result<()> {
             "exact": args.exact,
             "kv_bits": args.kv_bits,
             "average_bits": args.average_bits,
+            "policy": args.average_bits.is_some().then(|| args.policy.name()),
             "rotate": !args.no_rotate,
             "window": window,
             "windows": scored.len(),

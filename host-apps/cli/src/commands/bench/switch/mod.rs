@@ -14,6 +14,7 @@ use concertina::kv::sim::{Pattern, poisson};
 use concertina::service::{Policy, ServiceOptions};
 
 use crate::cli::GlobalArgs;
+use crate::commands::policy::policies;
 use crate::session::Session;
 use measure::{Measured, Setting};
 
@@ -52,7 +53,7 @@ pub struct SwitchArgs {
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
     pub lmk_calls: u32,
     /// Policies, separated by commas
-    #[arg(long, value_name = "NAME,...", value_delimiter = ',', value_parser = policy,
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',', value_parser = policies(),
         default_value = "lmk,swap,chunk-swap,chunk-swap-int8,ours,ours-no-compression,ours-no-pipeline,ours-no-lifecycle,ours-lru")]
     pub policies: Vec<Policy>,
     /// Which context is called next: random, markov, gaussian, or turns (one after the other)
@@ -79,11 +80,6 @@ pub struct SwitchArgs {
     /// One JSON object instead of a table
     #[arg(long)]
     pub json: bool,
-}
-
-pub fn policy(name: &str) -> Result<Policy, String> {
-    let names = || Policy::ALL.map(Policy::name).join(", ");
-    Policy::ALL.into_iter().find(|policy| policy.name() == name).ok_or_else(|| format!("one of {}", names()))
 }
 
 /// Which context is called next.
