@@ -8,7 +8,6 @@
 
 mod common;
 
-use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -39,7 +38,7 @@ fn run(seed: u64, operations: usize, lie: Option<&str>) -> Run {
         medium.ignore_syncs((file != "*").then_some(file));
     }
     let mut random = SplitMix::new(seed);
-    let mut model = Model::new();
+    let mut model = Model::default();
     let mut store = common::open(medium.clone(), seed).unwrap();
     let mut acknowledged = vec![(medium.journal_len(), "open", model.clone())];
     for now in 0..operations as u64 {
@@ -119,7 +118,7 @@ fn crash(seed: u64, run: &Run, images: f64, stop_at_failure: bool) -> Outcome {
         }
         // Operations up to `operation - 1` were acknowledged, `operation` was under way.
         let before = operation.checked_sub(1).map(|i| &run.acknowledged[i].2);
-        let none = BTreeMap::new();
+        let none = Model::default();
         let (name, after) = match run.acknowledged.get(operation) {
             Some((_, name, model)) => (*name, model),
             None => ("end", before.unwrap_or(&none)),

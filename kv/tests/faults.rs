@@ -18,7 +18,7 @@ use concertina_kv::{CHUNK_TOKENS, Width};
 fn small_store() -> (MemoryMedium, Model) {
     let medium = Arc::new(MemoryMedium::new());
     let mut store = open(medium.clone(), 1).unwrap();
-    let mut model = Model::new();
+    let mut model = Model::default();
     for (n, app) in [(0, APPS[0]), (1, APPS[0]), (2, APPS[1])] {
         let id = store.create(app, MODEL, n).unwrap();
         let tokens: Vec<u32> = (0..40).map(|i| i + 100 * n as u32).collect();
@@ -94,7 +94,7 @@ fn an_extent_opens_nowhere_but_in_its_place() {
     let medium = Arc::new(medium);
     let mut store = open(medium.clone(), 9).unwrap();
     let mut readers = Vec::new();
-    for (id, known) in &model {
+    for (id, known) in model.iter() {
         readers.extend(store.readers(known.app, *id).unwrap());
     }
     let mut sealed = Vec::new();
@@ -348,7 +348,7 @@ fn apps_share_nothing_and_cannot_name_each_others_contexts() {
     let tokens: Vec<u32> = (0..64).collect();
     let mine = store.create("mail", MODEL, 0).unwrap();
     let theirs = store.create("notes", MODEL, 0).unwrap();
-    let layers = [contents(&tokens, 0, 0, Width::W4, 0)];
+    let layers = [contents(0, &tokens, 0, 0, Width::W4, 0)];
     let layers = [layers[0].as_slice()];
     let put = ChunkPut { index: 0, tokens: 16, level: 0, width: Width::W4, density: 0.0, layers: &layers };
     store.append("mail", mine, 0, &tokens, 0).unwrap();
@@ -385,7 +385,7 @@ fn apps_share_nothing_and_cannot_name_each_others_contexts() {
 fn compacting_gives_space_back() {
     let medium = Arc::new(MemoryMedium::new());
     let mut store = open(medium, 11).unwrap();
-    let mut model = Model::new();
+    let mut model = Model::default();
     for n in 0..8_u32 {
         let id = store.create("mail", MODEL, 0).unwrap();
         let tokens: Vec<u32> = (0..320).map(|i| i + 1000 * n).collect();

@@ -8,6 +8,7 @@
 //! The store knows no files, threads or clocks: bytes go through [`Medium`], time comes in as an argument, and randomness
 //! as a seed for each opening.
 
+mod centres;
 mod chunks;
 mod contexts;
 mod crypto;
@@ -21,6 +22,7 @@ mod reader;
 mod rows;
 mod space;
 mod superblock;
+mod upgrade;
 mod upkeep;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -43,7 +45,7 @@ use error::index;
 use keys::Slots;
 use medium::Disk;
 use pages::SealedPages;
-use rows::{CHUNKS, CONTEXTS, ChunkRow, ContextRow, ERASE, LINKS, META, PREFIXES, REFS, TOKENS};
+use rows::{CHUNKS, CONTEXTS, ChunkRow, ContextRow, ERASE};
 use space::{Run, Space};
 use superblock::Superblock;
 
@@ -123,7 +125,8 @@ struct App {
 }
 
 impl Store {
-    /// Open the store on `medium`, or make one where there is none.
+    /// Open the store on `medium`, or make one where there is none. One of an older format is upgraded, which costs its
+    /// chunks.
     ///
     /// # Errors
     /// Where the medium fails or is full, the key is wrong, a newer program wrote the store, or damage is beyond repair.
@@ -133,14 +136,14 @@ impl Store {
         let disk = Arc::new(disk);
         let mut random = Random::new(&options.seed);
         let known = superblock::read(&disk, &options.device_key)?;
-        let fresh = known.is_none();
-        if fresh {
+        if known.is_none() {
             // Whatever lies here is of a store that was never finished.
             for name in disk.names().into_iter().filter(|name| is_ours(name)) {
                 disk.remove(&name).map_err(Error::io("clearing an unfinished store"))?;
             }
         }
-        let Superblock { store, root } = known.unwrap_or_else(|| superblock::invent(&mut random));
+        let current = known.as_ref().is_some_and(|known| known.version == superblock::VERSION);
+        let Superblock { store, root, .. } = known.unwrap_or_else(|| superblock::invent(&mut random));
         let mut this = Self {
             disk,
             id: store,
@@ -156,15 +159,16 @@ impl Store {
             unsynced: BTreeSet::new(),
             keys: BTreeMap::new(),
         };
-        if fresh {
+        if current {
+            this.reopen()?;
+        } else {
             let db = this.open_index()?;
-            create_tables(&db)?;
+            upgrade::make_tables(&db)?;
             this.db = Some(Arc::new(db));
             this.load()?;
-            let superblock = Superblock { store, root: this.root.clone() };
+            // Last, so that what is cut before happens again at the next opening.
+            let superblock = Superblock { version: superblock::VERSION, store, root: this.root.clone() };
             superblock::write(&this.disk, &options.device_key, &superblock, &mut this.random)?;
-        } else {
-            this.reopen()?;
         }
         Ok(this)
     }
@@ -338,17 +342,4 @@ impl Store {
 
 fn is_ours(name: &str) -> bool {
     [superblock::NAME, keys::NAME].contains(&name) || pages::COPIES.contains(&name) || space::segment_of(name).is_some()
-}
-
-fn create_tables(db: &Database) -> Result<()> {
-    let txn = db.begin_write().map_err(index)?;
-    txn.open_table(CONTEXTS).map_err(index)?;
-    txn.open_table(TOKENS).map_err(index)?;
-    txn.open_table(CHUNKS).map_err(index)?;
-    txn.open_table(PREFIXES).map_err(index)?;
-    txn.open_table(LINKS).map_err(index)?;
-    txn.open_table(REFS).map_err(index)?;
-    txn.open_table(ERASE).map_err(index)?;
-    txn.open_table(META).map_err(index)?;
-    txn.commit().map_err(index)
 }

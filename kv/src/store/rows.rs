@@ -19,6 +19,8 @@ pub(super) const PREFIXES: TableDefinition<'_, &[u8], u64> = TableDefinition::ne
 pub(super) const LINKS: TableDefinition<'_, (u64, u32), &[u8]> = TableDefinition::new("links");
 /// Chunk and context that links to it.
 pub(super) const REFS: TableDefinition<'_, (u64, u64), ()> = TableDefinition::new("refs");
+/// Model to its centres.
+pub(super) const CENTRES: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("centres");
 /// Key slots to overwrite before they are used again.
 pub(super) const ERASE: TableDefinition<'_, u32, ()> = TableDefinition::new("erase");
 /// Counters.

@@ -8,13 +8,14 @@ use super::medium::Disk;
 
 pub(super) const NAME: &str = "store";
 /// The format that this program writes.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 const MAGIC: [u8; 8] = *b"CNCRTKV\0";
 /// Each copy has sectors of its own.
 const COPY: usize = 512;
 const USED: usize = 8 + 4 + 16 + WRAPPED;
 
 pub(super) struct Superblock {
+    pub(super) version: u32,
     pub(super) store: [u8; 16],
     pub(super) root: Key,
 }
@@ -23,8 +24,8 @@ fn device_key(device_key: &[u8; 32]) -> Key {
     crypto::derive("concertina kv store v1: superblock", &Zeroizing::new(*device_key), &[])
 }
 
-fn aad(store: &[u8; 16]) -> Aad {
-    Aad::new(b"sblock.1").number(VERSION.into()).bytes(store)
+fn aad(version: u32, store: &[u8; 16]) -> Aad {
+    Aad::new(b"sblock.1").number(version.into()).bytes(store)
 }
 
 fn parse(device: &Key, copy: &[u8]) -> Result<Superblock> {
@@ -32,13 +33,13 @@ fn parse(device: &Key, copy: &[u8]) -> Result<Superblock> {
     if field(0, 8)? != MAGIC {
         return Err(Error::WrongKey);
     }
-    let found = u32::from_le_bytes(field(8, 4)?.try_into().unwrap_or_default());
-    if found != VERSION {
-        return Err(Error::Version { found, known: VERSION });
+    let version = u32::from_le_bytes(field(8, 4)?.try_into().unwrap_or_default());
+    if !(1..=VERSION).contains(&version) {
+        return Err(Error::Version { found: version, known: VERSION });
     }
     let store: [u8; 16] = field(12, 16)?.try_into().unwrap_or_default();
-    let root = crypto::open_key(device, &aad(&store), field(28, WRAPPED)?).ok_or(Error::WrongKey)?;
-    Ok(Superblock { store, root })
+    let root = crypto::open_key(device, &aad(version, &store), field(28, WRAPPED)?).ok_or(Error::WrongKey)?;
+    Ok(Superblock { version, store, root })
 }
 
 /// Read it. `None` where no store was ever finished here, so that nothing can have been promised.
@@ -53,8 +54,9 @@ pub(super) fn read(disk: &Disk, device: &[u8; 32]) -> Result<Option<Superblock>>
     }
     let device = device_key(device);
     let read = match (parse(&device, first), parse(&device, second)) {
-        (Ok(superblock), Ok(_)) => return Ok(Some(superblock)),
-        (Ok(superblock), Err(_)) => {
+        (Ok(superblock), Ok(second)) if superblock.version == second.version => return Ok(Some(superblock)),
+        // The second copy is damaged, or a power cut left it of the version before an upgrade.
+        (Ok(superblock), _) => {
             write_copy(disk, 1, first)?;
             superblock
         }
@@ -80,16 +82,17 @@ fn write_copy(disk: &Disk, copy: u64, bytes: &[u8]) -> Result<()> {
 
 /// A new store's name and root key, not yet on disk.
 pub(super) fn invent(random: &mut Random) -> Superblock {
-    Superblock { store: random.bytes(), root: random.key() }
+    Superblock { version: VERSION, store: random.bytes(), root: random.key() }
 }
 
-/// The last step of making a store.
+/// The last step of making or upgrading a store.
 pub(super) fn write(disk: &Disk, device: &[u8; 32], superblock: &Superblock, random: &mut Random) -> Result<()> {
     let mut bytes = Vec::with_capacity(USED);
     bytes.extend_from_slice(&MAGIC);
-    bytes.extend_from_slice(&VERSION.to_le_bytes());
+    bytes.extend_from_slice(&superblock.version.to_le_bytes());
     bytes.extend_from_slice(&superblock.store);
-    let root = crypto::seal(&device_key(device), random, &aad(&superblock.store), &superblock.root[..]);
+    let aad = aad(superblock.version, &superblock.store);
+    let root = crypto::seal(&device_key(device), random, &aad, &superblock.root[..]);
     bytes.extend_from_slice(&root);
     write_copy(disk, 0, &bytes)?;
     write_copy(disk, 1, &bytes)

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test takes what it needs")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use concertina_kv::random::SplitMix;
@@ -31,9 +32,14 @@ pub fn open(medium: Arc<dyn Medium>, opening: u64) -> Result<Store, Error> {
     Store::open(medium, &options(opening))
 }
 
-/// Contents of a layer of a chunk: as with keys and values, the tokens up to its end decide it. The last may be short.
-pub fn contents(tokens: &[u32], index: usize, level: u16, width: Width, layer: usize) -> Vec<u8> {
-    let mut seed = 0xcbf2_9ce4_8422_2325_u64 ^ u64::from(level) ^ (width as u64) << 16 ^ (layer as u64) << 32;
+/// Contents of a layer of a chunk: as with keys and values, the tokens up to its end decide it, and the model's centres.
+/// The last may be short.
+pub fn contents(centres: u8, tokens: &[u32], index: usize, level: u16, width: Width, layer: usize) -> Vec<u8> {
+    let mut seed = 0xcbf2_9ce4_8422_2325_u64
+        ^ u64::from(centres) << 48
+        ^ u64::from(level)
+        ^ (width as u64) << 16
+        ^ (layer as u64) << 32;
     for token in &tokens[..((index + 1) * CHUNK_TOKENS).min(tokens.len())] {
         seed = (seed ^ u64::from(*token)).wrapping_mul(0x0100_0000_01b3);
     }
@@ -55,8 +61,32 @@ pub struct Known {
     pub flushed: BTreeSet<usize>,
 }
 
-/// Contexts that must be there, with their tokens.
-pub type Model = BTreeMap<ContextId, Known>;
+/// Contexts that must be there, with their tokens, and the centres.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Model {
+    contexts: BTreeMap<ContextId, Known>,
+    /// 0 where none were set.
+    centres: u8,
+}
+
+impl Deref for Model {
+    type Target = BTreeMap<ContextId, Known>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.contexts
+    }
+}
+
+impl DerefMut for Model {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.contexts
+    }
+}
+
+/// The centres of [`MODEL`]: a number, repeated.
+fn centres(store: &mut Store) -> Result<u8, Error> {
+    Ok(store.centres(MODEL)?.map_or(0, |centres| centres[0]))
+}
 
 /// One random operation. On success the model follows; where it fails the model stays.
 pub fn step(store: &mut Store, model: &mut Model, random: &mut SplitMix, now: u64) -> Result<&'static str, Error> {
@@ -75,7 +105,7 @@ pub fn step(store: &mut Store, model: &mut Model, random: &mut SplitMix, now: u6
             now.flushed.retain(|i| *i < known.tokens.len() / CHUNK_TOKENS);
             Ok("append")
         }
-        45..70 => {
+        45..69 => {
             let full = known.tokens.len().div_ceil(CHUNK_TOKENS);
             if full == 0 {
                 return Ok("nothing");
@@ -87,6 +117,14 @@ pub fn step(store: &mut Store, model: &mut Model, random: &mut SplitMix, now: u6
             put(store, id, &known, first..first + count, level, width)?;
             model.get_mut(&id).unwrap().flushed.retain(|i| !(first..first + count).contains(i));
             Ok("put")
+        }
+        69..70 => {
+            let centres = 1 + random.below(2) as u8;
+            store.set_centres(MODEL, &[centres; 600])?;
+            if centres != std::mem::replace(&mut model.centres, centres) {
+                model.values_mut().for_each(|known| known.flushed.clear());
+            }
+            Ok("set centres")
         }
         70..78 => {
             let keep = random.below(known.tokens.len() as u64 + 1) as usize;
@@ -170,11 +208,12 @@ pub fn put(
     level: u16,
     width: Width,
 ) -> Result<(), Error> {
+    let centres = centres(store)?;
     let contents: Vec<Vec<Vec<u8>>> = range
         .clone()
         .map(|i| {
             let tokens = &known.tokens[..i * CHUNK_TOKENS + held(known, i)];
-            (0..LAYERS).map(|l| contents(tokens, i, level, width, l)).collect()
+            (0..LAYERS).map(|l| contents(centres, tokens, i, level, width, l)).collect()
         })
         .collect();
     let layers: Vec<Vec<&[u8]>> = contents.iter().map(|chunk| chunk.iter().map(Vec::as_slice).collect()).collect();
@@ -196,6 +235,10 @@ pub struct Seen {
 /// The store answers as the model says: every token is there, and each chunk is either right or reported as missing.
 pub fn verify(store: &mut Store, model: &Model) -> Result<Seen, String> {
     let mut seen = Seen::default();
+    let centres = centres(store).map_err(|e| format!("centres: {e}"))?;
+    if centres != model.centres {
+        return Err(format!("centres are {centres}, not {}", model.centres));
+    }
     for app in APPS {
         let mut listed: Vec<ContextId> =
             store.list(app).map_err(|e| format!("list: {e}"))?.into_iter().map(|info| info.id).collect();
@@ -205,7 +248,7 @@ pub fn verify(store: &mut Store, model: &Model) -> Result<Seen, String> {
             return Err(format!("{app} has contexts {listed:?}, not {expected:?}"));
         }
     }
-    for (id, known) in model {
+    for (id, known) in model.iter() {
         let tokens = store.tokens(known.app, *id).map_err(|e| format!("tokens: {e}"))?;
         if tokens != known.tokens {
             return Err(format!("{} tokens, not {}, or others", tokens.len(), known.tokens.len()));
@@ -223,11 +266,12 @@ pub fn verify(store: &mut Store, model: &Model) -> Result<Seen, String> {
                     seen.missing += 1;
                     break;
                 }
-                if buffer != contents(&tokens[..end], reader.index(), reader.level(), reader.width(), layer) {
-                    return Err(format!("chunk {} layer {layer} holds wrong data", reader.index()));
+                let (index, level, width) = (reader.index(), reader.level(), reader.width());
+                if buffer != contents(centres, &tokens[..end], index, level, width, layer) {
+                    return Err(format!("chunk {index} layer {layer} holds wrong data"));
                 }
                 if layer + 1 == LAYERS {
-                    flushed.remove(&reader.index());
+                    flushed.remove(&index);
                 }
             }
         }
