@@ -15,7 +15,7 @@ use super::ready::Warm;
 use super::tuning::tuned;
 use super::{Answer, Call, Context, GenerateOptions, Options};
 use crate::encoder::{Encoder, EncoderFiles};
-use crate::forward::{BatchRow, Capacity, Forward, JOBS, Job, OutRow, Pass, Tail, geometry};
+use crate::forward::{BatchRow, Capacity, Forward, JOBS, Job, KeyMeans, OutRow, Pass, Tail, geometry};
 use crate::{Backend, Counters, Cpu, Error, Gpu, Result};
 
 /// A device with one resident model.
@@ -33,6 +33,8 @@ pub struct Engine {
     pub(crate) table: Vec<u32>,
     /// Hash of that package.
     pub(crate) package: Option<[u8; 32]>,
+    /// Means of keys that quantised chunks are stored without, to be written to a new device.
+    pub(crate) key_means: Option<KeyMeans>,
     /// The encoder, to be loaded again on a new device.
     pub(crate) encoder: Option<Arc<EncoderFiles>>,
 }
@@ -45,7 +47,7 @@ pub(crate) struct Device {
     pub encoder: Encoder,
     /// What compiled its kernels.
     pub warm: HashSet<Warm>,
-    options: Options,
+    pub(crate) options: Options,
 }
 
 impl Engine {
@@ -73,9 +75,11 @@ impl Engine {
             adapters: Vec::new(),
             table: Vec::new(),
             package: None,
+            key_means: None,
             encoder: None,
         };
         engine.open_device(progress).await?;
+        engine.ready_key_means().await?;
         Ok(engine)
     }
 
@@ -100,6 +104,9 @@ impl Engine {
         };
         let table = tuned(&mut backend, &self.model, o).await?;
         let mut forward = Forward::load(&mut backend, &self.model, capacity, table, progress).await?;
+        if let Some(means) = &self.key_means {
+            forward.set_key_means(&mut backend, means).await?;
+        }
         for sub in &self.sub_models {
             forward.set_sub_model(&mut backend, sub.clone())?;
         }

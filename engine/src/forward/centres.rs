@@ -1,73 +1,177 @@
-//! The centres of keys. Where a model adds biases to its keys (Qwen2.5), a few channels of theirs are many times larger than
-//! the rest, and steps wide enough for them lose everything else: 4-bit keys of Qwen2.5-Coder-0.5B took its perplexity from 83
-//! to 138. Within a chunk the embedded bias of slow channels hardly changes, so its mean over the chunk's positions is taken
-//! off before quantising and put back as one product a chunk and query. It follows from the bias and the chunk's number and
-//! is not stored with the chunk.
+//! The centres of keys. The keys of a layer have much in common: a few channels that are large and alike in every token, by a bias
+//! (Qwen2.5) or without one. Steps wide enough for them lose everything else. So the mean of the keys before their rotary
+//! embedding is measured once, on a text of our own; embedded, and averaged over a chunk's positions, it is that chunk's
+//! centre, which is taken off before quantising and put back as one product a chunk and query. It follows from the means and the
+//! chunk's number, so it takes no byte of a chunk. Any vector would give the same keys back but for rounding: the means
+//! need not be exact, only the same when a chunk is read as when it was written.
+//!
+//! The first chunk holds the token that attention rests on where it seeks nothing, whose keys are unlike all others: there the
+//! centre is the bias alone, or nothing.
 
 use concertina_formats::{Model, ModelSpec, RopeStyle};
-use concertina_kv::CHUNK_TOKENS;
+use concertina_kv::{CHUNK_TOKENS, ChunkEntry, KvGeometry, Width};
 use concertina_shaders::twins::hadamard;
 use half::f16;
 
-use super::{Buffers, Capacity};
+use super::{Buffers, Forward, geometry, layers};
 use crate::record::Slice;
 use crate::{Backend, Result, weights};
 
-/// Whether a model's keys have centres: biases, and no norm after them.
-pub fn wanted(model: &Model) -> bool {
-    model.tensors.layers.iter().all(|layer| layer.k_bias.is_some() && layer.k_norm.is_none())
+/// Mean of each layer's keys before their rotary embedding: (layers, groups, head_dim).
+#[derive(Debug, Clone, PartialEq)]
+pub struct KeyMeans(Vec<f16>);
+
+impl KeyMeans {
+    /// As they are kept: f16, little-endian.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        self.0.iter().flat_map(|mean| mean.to_le_bytes()).collect()
+    }
+
+    /// What [`KeyMeans::to_bytes`] gave; `None` if it is of another shape than the model, or holds what is no number.
+    pub fn from_bytes(bytes: &[u8], spec: &ModelSpec) -> Option<Self> {
+        let (pairs, rest) = bytes.as_chunks::<2>();
+        let means: Vec<f16> = pairs.iter().map(|pair| f16::from_le_bytes(*pair)).collect();
+        let whole = rest.is_empty() && means.len() == spec.layers.len() * spec.n_groups * spec.head_dim;
+        (whole && means.iter().all(|mean| mean.is_finite())).then_some(Self(means))
+    }
 }
 
-/// Bytes of a layer's table: (chunks, groups, head_dim) f16.
+/// Bytes of a layer's table of centres: (chunks, groups, head_dim) f16.
 pub fn bytes(spec: &ModelSpec, chunks: usize) -> u64 {
     (chunks * spec.n_groups * spec.head_dim * 2) as u64
 }
 
-/// Write the table of every layer to the end of its arena.
-pub async fn load(
-    backend: &mut Backend,
-    model: &Model,
-    capacity: &Capacity,
-    buffers: &Buffers,
-    inv_freq: &[Vec<f64>],
-    rotate: usize,
-) -> Result<()> {
-    if buffers.centres == 0 {
-        return Ok(());
-    }
-    let spec = &model.spec;
-    let layers = model.tensors.layers.iter().zip(&spec.layers).zip(&buffers.pages);
-    for ((tensors, layer), pages) in layers {
-        let Some(bias) = &tensors.k_bias else { continue };
-        let bias = weights::values(model, bias)?;
-        let mut table: Vec<f16> = Vec::with_capacity(capacity.chunks() * bias.len());
-        for chunk in 0..capacity.chunks() {
-            for bias in bias.chunks(spec.head_dim) {
-                let mut centre = centre(bias, chunk, &inv_freq[layer.rope], spec.rope_style);
-                hadamard(&mut centre, rotate);
-                table.extend(centre.into_iter().map(f16::from_f32));
-            }
-        }
-        let offset = pages.offset + 16 * u64::from(buffers.centres);
-        let at = Slice { offset, len: bytes(spec, capacity.chunks()), ..*pages };
-        backend.write(at, bytemuck::cast_slice(&table))?;
-    }
-    backend.flush().await
+/// Biases of each layer's keys, where they are added last.
+pub fn biases(model: &Model) -> Result<Vec<Option<Vec<f32>>>> {
+    let of = |layer: &concertina_formats::LayerTensors| match (&layer.k_bias, &layer.k_norm) {
+        (Some(bias), None) => weights::values(model, bias).map(Some),
+        _ => Ok(None),
+    };
+    model.tensors.layers.iter().map(of).collect()
 }
 
-/// Mean of the embedded bias over a chunk's positions.
-fn centre(bias: &[f32], chunk: usize, inv_freq: &[f64], style: RopeStyle) -> Vec<f32> {
-    let mut centre = vec![0f32; bias.len()];
+impl Forward {
+    /// The means of keys in full chunks, as the forward pass wrote them; pairs of a chunk's number and its place.
+    pub async fn key_means(&self, backend: &mut Backend, chunks: &[(usize, ChunkEntry)]) -> Result<KeyMeans> {
+        let spec = &self.spec;
+        let (geometry, rotate) = (geometry(spec, self.capacity.exact), self.rotate());
+        let entries: Vec<ChunkEntry> = chunks.iter().map(|(_, entry)| *entry).collect();
+        let read = self.read_chunks(backend, &entries).await?;
+        let layer_bytes = geometry.layer_bytes(geometry.written) as usize;
+        let mut sums = vec![0f64; spec.layers.len() * spec.n_groups * spec.head_dim];
+        for (at, (chunk, _)) in chunks.iter().enumerate() {
+            for (l, layer) in spec.layers.iter().enumerate() {
+                let extent = &read[(at * spec.layers.len() + l) * layer_bytes..][..layer_bytes];
+                for group in 0..spec.n_groups {
+                    let sums = &mut sums[(l * spec.n_groups + group) * spec.head_dim..][..spec.head_dim];
+                    for t in 0..CHUNK_TOKENS {
+                        let mut key = key_of(&geometry, extent, group, t);
+                        hadamard(&mut key, rotate);
+                        let position = (chunk * CHUNK_TOKENS + t) as f64;
+                        turn(&mut key, spec.rope_style, &self.inv_freq[layer.rope], |f| (-f * position).sin_cos());
+                        sums.iter_mut().zip(key).for_each(|(sum, value)| *sum += f64::from(value));
+                    }
+                }
+            }
+        }
+        let tokens = (chunks.len() * CHUNK_TOKENS).max(1) as f64;
+        Ok(KeyMeans(sums.into_iter().map(|sum| f16::from_f64(sum / tokens)).collect()))
+    }
+
+    /// Write the centres that follow from `means` behind each layer's pages. Chunks that were quantised with others cannot be
+    /// read any more.
+    pub async fn set_key_means(&self, backend: &mut Backend, means: &KeyMeans) -> Result<()> {
+        let Buffers { centres, pages, .. } = &self.buffers;
+        if *centres == 0 {
+            return Ok(());
+        }
+        let spec = &self.spec;
+        let of_layer = spec.n_groups * spec.head_dim;
+        let layers = spec.layers.iter().zip(pages).zip(&self.key_biases).zip(means.0.chunks_exact(of_layer));
+        for (((layer, pages), bias), means) in layers {
+            let means: Vec<f32> = means.iter().map(|mean| mean.to_f32()).collect();
+            let first = bias.clone().unwrap_or_else(|| vec![0.0; of_layer]);
+            let mut table: Vec<f16> = Vec::with_capacity(self.capacity.chunks() * of_layer);
+            for chunk in 0..self.capacity.chunks() {
+                for mean in if chunk == 0 { &first } else { &means }.chunks(spec.head_dim) {
+                    let mut centre = centre(mean, chunk, &self.inv_freq[layer.rope], spec.rope_style);
+                    hadamard(&mut centre, self.rotate());
+                    table.extend(centre.into_iter().map(f16::from_f32));
+                }
+            }
+            let offset = pages.offset + 16 * u64::from(*centres);
+            let at = Slice { offset, len: bytes(spec, self.capacity.chunks()), ..*pages };
+            backend.write(at, bytemuck::cast_slice(&table))?;
+        }
+        backend.flush().await
+    }
+
+    /// Dimensions of a block of the transform.
+    fn rotate(&self) -> usize {
+        layers::rotation(&self.spec, self.capacity.rotate) as usize
+    }
+}
+
+/// A token's key in a layer of a chunk as it was written.
+fn key_of(geometry: &KvGeometry, extent: &[u8], group: usize, token: usize) -> Vec<f32> {
+    let plane = &extent[group * geometry.plane_words(geometry.written) * 4..];
+    let pieces = geometry.head_dim * geometry.written.bits() / 128;
+    let piece = |i: usize| &plane[16 * (i * CHUNK_TOKENS + token)..][..16];
+    match geometry.written {
+        Width::W32 => (0..pieces).flat_map(|i| bytemuck::pod_collect_to_vec::<u8, f32>(piece(i))).collect(),
+        _ => {
+            let halves = (0..pieces).flat_map(|i| bytemuck::pod_collect_to_vec::<u8, f16>(piece(i)));
+            halves.map(f16::to_f32).collect()
+        }
+    }
+}
+
+/// Turn each pair of dimensions by what `sin_cos` gives for its frequency.
+fn turn(key: &mut [f32], style: RopeStyle, inv_freq: &[f64], sin_cos: impl Fn(f64) -> (f64, f64)) {
+    let half = key.len() / 2;
     for (i, f) in inv_freq.iter().enumerate() {
         let (a, b) = match style {
-            RopeStyle::Halves => (i, i + bias.len() / 2),
+            RopeStyle::Halves => (i, i + half),
             RopeStyle::Interleaved => (2 * i, 2 * i + 1),
         };
-        let angles = (0..CHUNK_TOKENS).map(|t| f * (chunk * CHUNK_TOKENS + t) as f64);
-        let (cos, sin) = angles.fold((0.0, 0.0), |(c, s), angle| (c + angle.cos(), s + angle.sin()));
-        let (cos, sin) = (cos / CHUNK_TOKENS as f64, sin / CHUNK_TOKENS as f64);
-        let (x, y) = (f64::from(bias[a]), f64::from(bias[b]));
-        (centre[a], centre[b]) = ((x * cos - y * sin) as f32, (y * cos + x * sin) as f32);
+        let (sin, cos) = sin_cos(*f);
+        let (x, y) = (f64::from(key[a]), f64::from(key[b]));
+        (key[a], key[b]) = ((x * cos - y * sin) as f32, (y * cos + x * sin) as f32);
     }
+}
+
+/// Mean of the embedded `mean` over a chunk's positions.
+fn centre(mean: &[f32], chunk: usize, inv_freq: &[f64], style: RopeStyle) -> Vec<f32> {
+    let mut centre = mean.to_vec();
+    turn(&mut centre, style, inv_freq, |f| {
+        let angles = (0..CHUNK_TOKENS).map(|t| f * (chunk * CHUNK_TOKENS + t) as f64);
+        let (sin, cos) = angles.fold((0.0, 0.0), |(s, c), angle| (s + angle.sin(), c + angle.cos()));
+        (sin / CHUNK_TOKENS as f64, cos / CHUNK_TOKENS as f64)
+    });
     centre
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_is_embedded_and_turned_back_is_itself() {
+        let inv_freq = [1.0, 0.3, 0.01, 0.0001];
+        for style in [RopeStyle::Halves, RopeStyle::Interleaved] {
+            let key: Vec<f32> = (0..8).map(|i| (i as f32).sin()).collect();
+            let mut turned = key.clone();
+            turn(&mut turned, style, &inv_freq, |f| (f * 77.0).sin_cos());
+            assert!(turned.iter().zip(&key).any(|(a, b)| (a - b).abs() > 0.1));
+            turn(&mut turned, style, &inv_freq, |f| (-f * 77.0).sin_cos());
+            assert!(turned.iter().zip(&key).all(|(a, b)| (a - b).abs() < 1e-6), "{turned:?} {key:?}");
+        }
+    }
+
+    #[test]
+    fn slow_channels_keep_their_mean_and_fast_ones_lose_it() {
+        let centre = centre(&[1.0, 0.0, 1.0, 0.0], 1, &[3.0, 1e-6], RopeStyle::Interleaved);
+        assert!(centre[0].hypot(centre[1]) < 0.1, "{centre:?}");
+        assert!((centre[2] - 1.0).abs() < 1e-3 && centre[3].abs() < 1e-3, "{centre:?}");
+    }
 }

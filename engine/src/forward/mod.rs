@@ -12,6 +12,7 @@ mod rivals;
 
 pub use batch::{BatchRow, OutRow, Pass, Tail};
 pub use buffers::{Buffers, Capacity, JOBS, geometry};
+pub use centres::KeyMeans;
 pub use kernels::Kernels;
 pub use product::{Place, Product, Products};
 pub use requantise::Job;
@@ -50,6 +51,8 @@ pub struct Forward {
     buffers: Buffers,
     weights: Weights,
     inv_freq: Vec<Vec<f64>>,
+    /// Of each layer: what its keys have in common for certain. Empty where no chunk is quantised.
+    key_biases: Vec<Option<Vec<f32>>>,
     sub_models: HashMap<u32, SubModel>,
     adapters: HashMap<u32, LevelWeights>,
     /// Embedding to the last residual.
@@ -76,15 +79,14 @@ impl Forward {
         let widths = capacity.widths.iter().copied().collect();
         let kernels = Kernels::for_backend(backend, capacity.exact, widths, table);
         let narrows = capacity.widths.iter().any(|width| width.is_quantised());
-        let capacity = Capacity { centres: narrows && centres::wanted(model), ..capacity };
+        let capacity = Capacity { centres: narrows, ..capacity };
         let capacity = capacity.fitted(&spec, backend.buffer_limits())?;
         let buffers = Buffers::alloc(backend, &spec, &capacity)?;
         let weights = weights::load(backend, model, progress).await?;
         let sample = backend.prepare(layers::sample(&spec, &buffers)?)?;
         let nll = backend.prepare(layers::row_nll(&spec, &buffers)?)?;
         let inv_freq: Vec<_> = spec.ropes.iter().map(|rope| inverse_frequencies(rope, spec.head_dim)).collect();
-        let rotate = layers::rotation(&spec, capacity.rotate) as usize;
-        centres::load(backend, model, &capacity, &buffers, &inv_freq, rotate).await?;
+        let key_biases = if narrows { centres::biases(model)? } else { Vec::new() };
         Ok(Self {
             spec,
             capacity,
@@ -92,6 +94,7 @@ impl Forward {
             buffers,
             weights,
             inv_freq,
+            key_biases,
             sub_models: HashMap::new(),
             adapters: HashMap::new(),
             layers: HashMap::new(),

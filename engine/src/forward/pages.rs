@@ -66,6 +66,11 @@ impl Forward {
         Ok(())
     }
 
+    /// Overwrite chunks with zeros.
+    pub fn clear_chunks(&self, backend: &mut Backend, entries: &[ChunkEntry]) -> Result<()> {
+        backend.clear(&entries.iter().flat_map(|entry| self.extents(*entry)).collect::<Vec<_>>())
+    }
+
     /// Overwrite units of every layer with zeros.
     pub fn clear_units(&self, backend: &mut Backend, units: &[Range<u32>]) -> Result<()> {
         let unit = geometry(&self.spec, self.capacity.exact).unit_bytes();
@@ -79,8 +84,10 @@ impl Forward {
         backend.clear(&slices)
     }
 
-    /// All pages of all layers.
+    /// All pages of all layers, without the centres of keys behind them.
     pub async fn read_pages(&self, backend: &mut Backend) -> Result<Vec<u8>> {
-        backend.gather(&self.buffers.pages).await
+        let len = geometry(&self.spec, self.capacity.exact).unit_bytes() * self.capacity.units as u64;
+        let pages: Vec<Slice> = self.buffers.pages.iter().map(|pages| Slice { len, ..*pages }).collect();
+        backend.gather(&pages).await
     }
 }

@@ -28,7 +28,7 @@ use std::collections::BTreeMap;
 
 use concertina_formats::Model;
 use concertina_kv::policy::{ChunkBytes, Eviction, Manager, Rates};
-use concertina_kv::store::{ModelId, Store};
+use concertina_kv::store::{Error as StoreError, ModelId, Store};
 use concertina_kv::{KvGeometry, Width};
 use web_time::{SystemTime, UNIX_EPOCH};
 
@@ -38,7 +38,7 @@ pub use options::ServiceOptions;
 pub use report::{ContextUsage, Residence, Served, Switch};
 pub use slo::Appended;
 
-use crate::forward::geometry;
+use crate::forward::{KeyMeans, geometry};
 use crate::{Engine, Error, Result};
 use entry::Entry;
 use keeper::Keeper;
@@ -112,10 +112,31 @@ impl Service {
             running: None,
             leaving: Vec::new(),
         };
+        service.agree_on_key_means().await?;
         if !known {
             service.measure_rates().await?;
         }
         Ok(service)
+    }
+
+    /// Chunks are read with the means of keys that they were quantised with: those that lie in the store beside them count, and
+    /// where there are none the engine's are put there.
+    async fn agree_on_key_means(&mut self) -> Result<()> {
+        let Some(measured) = self.engine.key_means.clone() else { return Ok(()) };
+        let (model, bytes) = (self.model, measured.to_bytes());
+        let kept = self.keeper.ask(move |store| store.centres(model)).await??;
+        if kept.as_ref() == Some(&bytes) {
+            return Ok(());
+        }
+        let usable = kept.as_ref().and_then(|kept| KeyMeans::from_bytes(kept, &self.engine.model.spec));
+        if let Some(means) = usable {
+            return self.engine.use_key_means(means).await;
+        }
+        match self.keeper.ask(move |store| store.set_centres(model, &bytes)).await? {
+            // Nothing was written with others yet, and what is written now is forgotten when the next service puts its own there.
+            Err(StoreError::DiskFull) if kept.is_none() => Ok(()),
+            done => Ok(done?),
+        }
     }
 
     /// The engine that answers.

@@ -1,0 +1,90 @@
+//! What the keys of a model have in common, measured where chunks are quantised: see `forward/centres.rs`.
+
+use concertina_kv::{CHUNK_TOKENS, Width};
+
+use super::{Context, Engine};
+use crate::Result;
+use crate::forward::{KeyMeans, Tail};
+
+/// Prose, speech, numbers, code and a list: what the means are measured on. They follow from it, but any text would do.
+const TEXT: &str = "\
+The ferry left the harbour at seven, an hour late, and most of the passengers had gone below to keep warm. \"Will it take \
+long?\" asked the boy. His aunt, who had made the crossing 23 times since 1987, only smiled: it depends on the wind, the tide, \
+and the captain's mood. In general, a small engine burns about 4.5 litres an hour; however, nobody on board seemed to care.
+
+def area(width, height):
+    # Return the size of a field in square metres.
+    return width * height if width > 0 else None
+
+- First, mix the flour with water and salt.
+- Then let it rest (two hours at least), and bake it.
+";
+
+/// Most tokens that are read of it.
+const TOKENS: usize = 256;
+
+impl Engine {
+    /// Have the means of keys at hand if chunks are ever quantised: what the host kept, else measured now.
+    pub(super) async fn ready_key_means(&mut self) -> Result<()> {
+        if !self.device().await?.forward.capacity().centres {
+            return Ok(());
+        }
+        let key = self.key_means_key();
+        let host = self.options.tune_host.clone();
+        let kept = host.as_ref().and_then(|host| host.load(&key)).and_then(|text| {
+            let (of, bytes): (String, Vec<u8>) = serde_json::from_str(&text).ok()?;
+            KeyMeans::from_bytes(&bytes, &self.model.spec).filter(|_| of == key)
+        });
+        let means = match kept {
+            Some(means) => means,
+            None => {
+                let means = self.measure_key_means().await?;
+                if let (Some(host), Ok(text)) = (host, serde_json::to_string(&(&key, means.to_bytes()))) {
+                    host.store(&key, &text);
+                }
+                means
+            }
+        };
+        self.use_key_means(means).await
+    }
+
+    /// Quantise with these means from now on. Chunks that were quantised with others must be gone.
+    pub(crate) async fn use_key_means(&mut self, means: KeyMeans) -> Result<()> {
+        let device = self.device().await?;
+        device.forward.set_key_means(&mut device.backend, &means).await?;
+        self.key_means = Some(means);
+        Ok(())
+    }
+
+    /// What names them where the host keeps them. Models that this takes for the same get each other's means, which costs them
+    /// some accuracy and is no error.
+    fn key_means_key(&self) -> String {
+        let spec = &self.model.spec;
+        let weights: u64 = self.model.sources.iter().map(|source| source.len()).sum();
+        format!("key means 1: {} layers, {} dimensions, {weights} bytes", spec.layers.len(), spec.dim)
+    }
+
+    async fn measure_key_means(&mut self) -> Result<KeyMeans> {
+        let mut tokens = self.model.tokenizer.encode_prompt(TEXT, false)?;
+        tokens.truncate(TOKENS.min(self.context_limit()) / CHUNK_TOKENS * CHUNK_TOKENS);
+        let mut context = self.context()?;
+        // As they are written, whatever the options bring full chunks to.
+        let width = std::mem::replace(&mut self.device().await?.options.kv_width, Width::W16);
+        let run = self.pieces(&mut context, &tokens, 100, 0, Tail::None, |_, _| Vec::new()).await;
+        let device = self.device().await?;
+        device.options.kv_width = width;
+        run?;
+        let means = device.forward.key_means(&mut device.backend, &full_chunks(&context)).await?;
+        // Pages that nobody has hold nothing.
+        let places: Vec<_> = context.table.entries().iter().flatten().copied().collect();
+        device.forward.clear_chunks(&mut device.backend, &places)?;
+        Ok(means)
+    }
+}
+
+/// Those that a text is measured on: the first one is like no other.
+fn full_chunks(context: &Context) -> Vec<(usize, concertina_kv::ChunkEntry)> {
+    let full = context.resident_tokens() / CHUNK_TOKENS;
+    let there = context.table.entries().iter().enumerate().take(full).skip(1);
+    there.filter_map(|(chunk, entry)| Some((chunk, (*entry)?))).collect()
+}
