@@ -5,7 +5,8 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use concertina::kv::store::MemoryMedium;
-use concertina::service::{Policy, Residence, Service, ServiceOptions, Split};
+use concertina::service::{ContextId, Policy, Residence, Service, ServiceOptions, Split};
+use concertina::tune::{Tune, TuneHost};
 use concertina::{Engine, Error, Options};
 use concertina_tests::system::{ask, by, greedy, ids, load, note, options, serve, store, tiny};
 use futures::FutureExt as _;
@@ -239,6 +240,52 @@ fn pinned_contexts_stay_and_compacted_ones_go_on() {
     let prompt = [&tokens[..], &ids(5, 4)].concat();
     let expected = block_on(fresh.generate(&mut context, &prompt, &greedy(4), |_| ControlFlow::Continue(()))).unwrap();
     assert_eq!(served.answer.tokens, expected.tokens);
+}
+
+/// A host that kept means of keys that nobody measured.
+#[derive(Debug)]
+struct Liar;
+
+impl TuneHost for Liar {
+    fn load(&self, key: &str) -> Option<String> {
+        let spec = tiny_engine(Options::default()).model().spec.clone();
+        let means = spec.layers.len() * spec.n_groups * spec.head_dim;
+        // 4.0 as f16, again and again.
+        let bytes: Vec<u8> = [0x00, 0x44].repeat(means);
+        key.starts_with("key means").then(|| serde_json::json!([key, bytes]).to_string())
+    }
+
+    fn store(&self, _key: &str, _text: &str) {}
+}
+
+/// Narrow chunks are read with the means of keys that lie beside them in the store, whatever the engine would have quantised with.
+#[test]
+fn chunks_are_read_as_they_were_quantised() {
+    let open = |medium: &Arc<MemoryMedium>, opening, lies: bool| {
+        let host = lies.then(|| Arc::new(Liar) as Arc<dyn TuneHost>);
+        let options = Options { kv_budget_bytes: budget(64), tune: Tune::Off, tune_host: host, ..options(None) };
+        let how = ServiceOptions { split: Split::AllRead, ..by(Policy::OursUniform2) };
+        serve(store(medium, opening), how, options, tiny_engine)
+    };
+    let score = |service: &mut Service, id: ContextId| {
+        block_on(service.score_each("app", id, &[(&ids(40, 2)[..], 8)], 100)).unwrap().concat()
+    };
+    let written = |medium: &Arc<MemoryMedium>, lies| {
+        let mut service = open(medium, 1, lies);
+        let id = block_on(service.create("app", None)).unwrap();
+        block_on(service.append("app", id, &ids(81, 1), 100)).unwrap();
+        let found = score(&mut service, id);
+        block_on(service.close()).unwrap();
+        (id, found)
+    };
+    let far = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    let medium = Arc::new(MemoryMedium::new());
+    let (id, expected) = written(&medium, false);
+    let found = score(&mut open(&medium, 2, true), id);
+    let other = written(&Arc::new(MemoryMedium::new()), true).1;
+    let (same, lied) = (far(&found, &expected), far(&other, &expected));
+    note(format!("read with the means of the store: {same:e} nats apart; quantised with others: {lied:e}"));
+    assert!(same < 1e-5 && lied > 100.0 * same.max(1e-6), "{same} {lied}");
 }
 
 /// What a larger sub-model wrote is read by a smaller one; what a smaller one wrote is computed anew for a larger one.
