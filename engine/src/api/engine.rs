@@ -104,9 +104,7 @@ impl Engine {
         };
         let table = tuned(&mut backend, &self.model, o).await?;
         let mut forward = Forward::load(&mut backend, &self.model, capacity, table, progress).await?;
-        if let Some(means) = &self.key_means {
-            forward.set_key_means(&mut backend, means).await?;
-        }
+        forward.set_key_means(&mut backend, self.key_means.as_ref()).await?;
         for sub in &self.sub_models {
             forward.set_sub_model(&mut backend, sub.clone())?;
         }

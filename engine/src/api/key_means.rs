@@ -24,9 +24,9 @@ def area(width, height):
 const TOKENS: usize = 256;
 
 impl Engine {
-    /// Have the means of keys at hand if chunks are ever quantised: what the host kept, else measured now.
+    /// Have the means of keys at hand if chunks are ever quantised without biases to tell them: what the host kept, else measured now.
     pub(super) async fn ready_key_means(&mut self) -> Result<()> {
-        if !self.device().await?.forward.capacity().centres {
+        if !self.device().await?.forward.wants_key_means() {
             return Ok(());
         }
         let key = self.key_means_key();
@@ -51,7 +51,7 @@ impl Engine {
     /// Quantise with these means from now on. Chunks that were quantised with others must be gone.
     pub(crate) async fn use_key_means(&mut self, means: KeyMeans) -> Result<()> {
         let device = self.device().await?;
-        device.forward.set_key_means(&mut device.backend, &means).await?;
+        device.forward.set_key_means(&mut device.backend, Some(&means)).await?;
         self.key_means = Some(means);
         Ok(())
     }

@@ -5,8 +5,9 @@
 //! chunk's number, so it takes no byte of a chunk. Any vector would give the same keys back but for rounding: the means
 //! need not be exact, only the same when a chunk is read as when it was written.
 //!
-//! The first chunk holds the token that attention rests on where it seeks nothing, whose keys are unlike all others: there the
-//! centre is the bias alone, or nothing.
+//! Where a model adds biases to its keys, these are taken and nothing is measured: with measured means Qwen2.5-Coder-0.5B lost
+//! more. Elsewhere the first chunk stays as it is: it holds the token that attention rests on where it seeks nothing, whose
+//! key is unlike all others.
 
 use concertina_formats::{Model, ModelSpec, RopeStyle};
 use concertina_kv::{CHUNK_TOKENS, ChunkEntry, KvGeometry, Width};
@@ -78,22 +79,33 @@ impl Forward {
         Ok(KeyMeans(sums.into_iter().map(|sum| f16::from_f64(sum / tokens)).collect()))
     }
 
-    /// Write the centres that follow from `means` behind each layer's pages. Chunks that were quantised with others cannot be
-    /// read any more.
-    pub async fn set_key_means(&self, backend: &mut Backend, means: &KeyMeans) -> Result<()> {
+    /// Whether there are centres, and what they follow from must be measured.
+    pub fn wants_key_means(&self) -> bool {
+        self.buffers.centres > 0 && self.key_biases.iter().any(Option::is_none)
+    }
+
+    /// Write the centres that follow from biases and `means` behind each layer's pages. Chunks that were quantised with other
+    /// means cannot be read any more.
+    pub async fn set_key_means(&self, backend: &mut Backend, means: Option<&KeyMeans>) -> Result<()> {
         let Buffers { centres, pages, .. } = &self.buffers;
         if *centres == 0 {
             return Ok(());
         }
         let spec = &self.spec;
         let of_layer = spec.n_groups * spec.head_dim;
-        let layers = spec.layers.iter().zip(pages).zip(&self.key_biases).zip(means.0.chunks_exact(of_layer));
-        for (((layer, pages), bias), means) in layers {
-            let means: Vec<f32> = means.iter().map(|mean| mean.to_f32()).collect();
-            let first = bias.clone().unwrap_or_else(|| vec![0.0; of_layer]);
+        let none = vec![0.0; of_layer];
+        let layers = spec.layers.iter().zip(pages).zip(&self.key_biases);
+        for (l, ((layer, pages), bias)) in layers.enumerate() {
+            let measured = means.map(|means| &means.0[l * of_layer..][..of_layer]).unwrap_or_default();
+            let measured: Vec<f32> = measured.iter().map(|mean| mean.to_f32()).collect();
+            let of = |chunk: usize| match bias {
+                Some(bias) => bias,
+                None if chunk == 0 || measured.is_empty() => &none,
+                None => &measured,
+            };
             let mut table: Vec<f16> = Vec::with_capacity(self.capacity.chunks() * of_layer);
             for chunk in 0..self.capacity.chunks() {
-                for mean in if chunk == 0 { &first } else { &means }.chunks(spec.head_dim) {
+                for mean in of(chunk).chunks(spec.head_dim) {
                     let mut centre = centre(mean, chunk, &self.inv_freq[layer.rope], spec.rope_style);
                     hadamard(&mut centre, self.rotate());
                     table.extend(centre.into_iter().map(f16::from_f32));

@@ -3,9 +3,9 @@
 //   keys:   piece i·16 + t has the 128 / bits dimensions of token t from i·128/bits on
 //   values: piece (t / n)·octets + o has dimensions 8o..8o+8 of n = 16 / bits tokens (f32: two pieces a token)
 //   below 16 bits: four more pieces of meta, a word a token: scale in the low half, offset in the high one, f16
-// Where a model adds biases to its keys, quantised keys are stored without their chunk's centre: the mean over the chunk's
-// positions of the bias, embedded and transformed. It depends on the chunk's number alone, so there is one table a layer,
-// at the end of its arena: (chunks, groups, head_dim) f16.
+// Quantised keys are stored without their chunk's centre: the mean over the chunk's positions of what a layer's keys have in
+// common, embedded and transformed. It depends on the chunk's number alone, so there is one table a layer, at the end of its
+// arena: (chunks, groups, head_dim) f16.
 // Whoever imports this defines `piece(i) -> vec4<u32>`.
 const W16 = 0u;
 const W8 = 1u;
