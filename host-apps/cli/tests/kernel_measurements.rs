@@ -77,11 +77,12 @@ fn kernels_are_told_drawn_and_remembered() {
     // Parts and the whole are not measured in the same passes, so what else the machine does tells them apart: one quiet run of
     // a few is enough.
     let again = || json(&concertina(home.path(), &size).unwrap());
-    let mut shares: Vec<Vec<f64>> = vec![shares_of(&report)];
-    while shares.len() < 5 && !shares.iter().any(|of| of.iter().all(|share| (0.8..1.2).contains(share))) {
+    let near = |of: &Vec<f64>| of.iter().all(|share| (0.8..1.2).contains(share));
+    let mut shares = vec![shares_of(&report)];
+    while shares.len() < 5 && !shares.iter().any(near) {
         shares.push(shares_of(&again()));
     }
-    assert!(shares.len() < 5, "medians of parts are near the median of the whole: {shares:?}");
+    assert!(shares.iter().any(near), "medians of parts are near the median of the whole: {shares:?}");
     for pass in report["passes"].as_array().unwrap() {
         let kernels = pass["kernels"].as_array().unwrap();
         let count: u64 = kernels.iter().map(|k| k["count"].as_u64().unwrap()).sum();
