@@ -76,7 +76,9 @@ impl Forward {
             }
         }
         let tokens = (chunks.len() * CHUNK_TOKENS).max(1) as f64;
-        Ok(KeyMeans(sums.into_iter().map(|sum| f16::from_f64(sum / tokens)).collect()))
+        // A mean that f16 does not hold is none.
+        let mean = |sum: f64| Some(f16::from_f64(sum / tokens)).filter(|mean| mean.is_finite()).unwrap_or_default();
+        Ok(KeyMeans(sums.into_iter().map(mean).collect()))
     }
 
     /// Whether there are centres, and what they follow from must be measured.

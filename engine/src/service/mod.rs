@@ -28,7 +28,7 @@ use std::collections::BTreeMap;
 
 use concertina_formats::Model;
 use concertina_kv::policy::{ChunkBytes, Eviction, Manager, Rates};
-use concertina_kv::store::{Error as StoreError, ModelId, Store};
+use concertina_kv::store::{ModelId, Store};
 use concertina_kv::{KvGeometry, Width};
 use web_time::{SystemTime, UNIX_EPOCH};
 
@@ -85,7 +85,7 @@ impl Service {
     /// of the device are known they are measured now, which takes about as long as 150 tokens of prefill.
     ///
     /// # Errors
-    /// If the model cannot be read, the device fails, or the system grants no threads.
+    /// If the model cannot be read, the device or the store fails, or the system grants no threads.
     pub async fn open(mut engine: Engine, store: Store, options: ServiceOptions) -> Result<Self> {
         let model = model_id(&engine.model, engine.package)?;
         let geometry = geometry(&engine.model.spec, engine.options.exact);
@@ -128,15 +128,11 @@ impl Service {
         if kept.as_ref() == Some(&bytes) {
             return Ok(());
         }
-        let usable = kept.as_ref().and_then(|kept| KeyMeans::from_bytes(kept, &self.engine.model.spec));
+        let usable = kept.and_then(|kept| KeyMeans::from_bytes(&kept, &self.engine.model.spec));
         if let Some(means) = usable {
             return self.engine.use_key_means(means).await;
         }
-        match self.keeper.ask(move |store| store.set_centres(model, &bytes)).await? {
-            // Nothing was written with others yet, and what is written now is forgotten when the next service puts its own there.
-            Err(StoreError::DiskFull) if kept.is_none() => Ok(()),
-            done => Ok(done?),
-        }
+        Ok(self.keeper.ask(move |store| store.set_centres(model, &bytes)).await??)
     }
 
     /// The engine that answers.
