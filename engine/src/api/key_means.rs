@@ -6,7 +6,7 @@ use super::{Context, Engine};
 use crate::Result;
 use crate::forward::{KeyMeans, Tail};
 
-/// Prose, speech, numbers, code and a list: what the means are measured on. They follow from it, but any text would do.
+/// Prose, speech, numbers, code and a list: what the means are measured on. They follow from it; another text would do nearly as well.
 const TEXT: &str = "\
 The ferry left the harbour at seven, an hour late, and most of the passengers had gone below to keep warm. \"Will it take \
 long?\" asked the boy. His aunt, who had made the crossing 23 times since 1987, only smiled: it depends on the wind, the tide, \

@@ -69,7 +69,8 @@ impl Forward {
                         let mut key = key_of(&geometry, extent, group, t);
                         hadamard(&mut key, rotate);
                         let position = (chunk * CHUNK_TOKENS + t) as f64;
-                        turn(&mut key, spec.rope_style, &self.inv_freq[layer.rope], |f| (-f * position).sin_cos());
+                        let angles = self.inv_freq[layer.rope].iter().map(|f| (-f * position).sin_cos());
+                        turn(&mut key, spec.rope_style, angles);
                         sums.iter_mut().zip(key).for_each(|(sum, value)| *sum += f64::from(value));
                     }
                 }
@@ -96,6 +97,10 @@ impl Forward {
         let spec = &self.spec;
         let of_layer = spec.n_groups * spec.head_dim;
         let none = vec![0.0; of_layer];
+        // They are the same for all layers of a rope, and sines are slow.
+        let chunks = 0..self.capacity.chunks();
+        let of_rope = |inv_freq: &Vec<f64>| chunks.clone().map(|chunk| mean_angles(chunk, inv_freq)).collect();
+        let angles: Vec<Vec<Vec<(f64, f64)>>> = self.inv_freq.iter().map(of_rope).collect();
         let layers = spec.layers.iter().zip(pages).zip(&self.key_biases);
         for (l, ((layer, pages), bias)) in layers.enumerate() {
             let measured = means.map(|means| &means.0[l * of_layer..][..of_layer]).unwrap_or_default();
@@ -106,9 +111,10 @@ impl Forward {
                 None => &measured,
             };
             let mut table: Vec<f16> = Vec::with_capacity(self.capacity.chunks() * of_layer);
-            for chunk in 0..self.capacity.chunks() {
+            for (chunk, angles) in angles[layer.rope].iter().enumerate() {
                 for mean in of(chunk).chunks(spec.head_dim) {
-                    let mut centre = centre(mean, chunk, &self.inv_freq[layer.rope], spec.rope_style);
+                    let mut centre = mean.to_vec();
+                    turn(&mut centre, spec.rope_style, angles.iter().copied());
                     hadamard(&mut centre, self.rotate());
                     table.extend(centre.into_iter().map(f16::from_f32));
                 }
@@ -140,29 +146,27 @@ fn key_of(geometry: &KvGeometry, extent: &[u8], group: usize, token: usize) -> V
     }
 }
 
-/// Turn each pair of dimensions by what `sin_cos` gives for its frequency.
-fn turn(key: &mut [f32], style: RopeStyle, inv_freq: &[f64], sin_cos: impl Fn(f64) -> (f64, f64)) {
+/// Turn each pair of dimensions by its angle, given as sine and cosine.
+fn turn(key: &mut [f32], style: RopeStyle, angles: impl Iterator<Item = (f64, f64)>) {
     let half = key.len() / 2;
-    for (i, f) in inv_freq.iter().enumerate() {
+    for (i, (sin, cos)) in angles.enumerate() {
         let (a, b) = match style {
             RopeStyle::Halves => (i, i + half),
             RopeStyle::Interleaved => (2 * i, 2 * i + 1),
         };
-        let (sin, cos) = sin_cos(*f);
         let (x, y) = (f64::from(key[a]), f64::from(key[b]));
         (key[a], key[b]) = ((x * cos - y * sin) as f32, (y * cos + x * sin) as f32);
     }
 }
 
-/// Mean of the embedded `mean` over a chunk's positions.
-fn centre(mean: &[f32], chunk: usize, inv_freq: &[f64], style: RopeStyle) -> Vec<f32> {
-    let mut centre = mean.to_vec();
-    turn(&mut centre, style, inv_freq, |f| {
+/// Sine and cosine of every frequency's angle, averaged over a chunk's positions.
+fn mean_angles(chunk: usize, inv_freq: &[f64]) -> Vec<(f64, f64)> {
+    let of = |f: &f64| {
         let angles = (0..CHUNK_TOKENS).map(|t| f * (chunk * CHUNK_TOKENS + t) as f64);
         let (sin, cos) = angles.fold((0.0, 0.0), |(s, c), angle| (s + angle.sin(), c + angle.cos()));
         (sin / CHUNK_TOKENS as f64, cos / CHUNK_TOKENS as f64)
-    });
-    centre
+    };
+    inv_freq.iter().map(of).collect()
 }
 
 #[cfg(test)]
@@ -175,16 +179,17 @@ mod tests {
         for style in [RopeStyle::Halves, RopeStyle::Interleaved] {
             let key: Vec<f32> = (0..8).map(|i| (i as f32).sin()).collect();
             let mut turned = key.clone();
-            turn(&mut turned, style, &inv_freq, |f| (f * 77.0).sin_cos());
+            turn(&mut turned, style, inv_freq.iter().map(|f: &f64| (f * 77.0).sin_cos()));
             assert!(turned.iter().zip(&key).any(|(a, b)| (a - b).abs() > 0.1));
-            turn(&mut turned, style, &inv_freq, |f| (-f * 77.0).sin_cos());
+            turn(&mut turned, style, inv_freq.iter().map(|f: &f64| (-f * 77.0).sin_cos()));
             assert!(turned.iter().zip(&key).all(|(a, b)| (a - b).abs() < 1e-6), "{turned:?} {key:?}");
         }
     }
 
     #[test]
     fn slow_channels_keep_their_mean_and_fast_ones_lose_it() {
-        let centre = centre(&[1.0, 0.0, 1.0, 0.0], 1, &[3.0, 1e-6], RopeStyle::Interleaved);
+        let mut centre = [1.0, 0.0, 1.0, 0.0];
+        turn(&mut centre, RopeStyle::Interleaved, mean_angles(1, &[3.0, 1e-6]).into_iter());
         assert!(centre[0].hypot(centre[1]) < 0.1, "{centre:?}");
         assert!((centre[2] - 1.0).abs() < 1e-3 && centre[3].abs() < 1e-3, "{centre:?}");
     }
