@@ -95,6 +95,10 @@ pub enum When {
     Apart,
     /// The others.
     Together,
+    /// Of those, the ones whose rows attention takes one by one.
+    Singly,
+    /// Of those, the ones whose rows attention takes several at a time.
+    Spanned,
 }
 
 impl When {
@@ -103,6 +107,8 @@ impl When {
             When::Always => true,
             When::Apart => step.apart == 1,
             When::Together => step.apart == 0,
+            When::Singly => step.apart == 0 && step.span == 1,
+            When::Spanned => step.apart == 0 && step.span != 1,
         }
     }
 }

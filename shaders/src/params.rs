@@ -316,10 +316,10 @@ params! {
         rotate: u32,
         /// Piece of 16 bytes of the arena where the centres of keys begin; 0: none were taken off.
         centres: u32,
+        /// Most queries that a workgroup has: 4, or a group's heads where rows are taken one by one.
+        most_queries: u32,
         /// Padding.
         pad0: u32,
-        /// Padding.
-        pad1: u32,
     }
 
     /// Parameters of `attn_token`.

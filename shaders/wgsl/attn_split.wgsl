@@ -21,6 +21,9 @@
 @group(0) @binding(10) var<storage, read_write> row_ml: array<vec2<f32>>;   // (rows, heads): maximum, sum
 
 override CENTRES: u32 = 0u;
+override MOST_QUERIES: u32 = 4u;
+
+fn most_queries() -> u32 { return MOST_QUERIES; }
 
 fn piece(i: u32) -> vec4<u32> { return pages[i]; }
 

@@ -36,6 +36,9 @@ struct TokenParams {
 // Fixed when a pipeline is made: adapters that jump over nothing would compute both.
 override CENTRES: u32 = 0u;
 override HALVES: u32 = 0u;
+override HEADS_PER_GROUP: u32 = 4u;
+
+fn most_queries() -> u32 { return HEADS_PER_GROUP; }
 
 fn piece(i: u32) -> vec4<u32> { return pages[i]; }
 

@@ -17,6 +17,9 @@ use crate::record::{Recording, Slice, When, Work};
 use crate::tune::Family;
 use crate::weights::{LayerWeights, Matrix, Weights};
 
+/// Queries of a workgroup of attention.
+const QUERIES: u32 = 4;
+
 struct Recorder<'a> {
     spec: &'a ModelSpec,
     kernels: &'a Kernels,
@@ -192,12 +195,20 @@ impl Recorder<'_> {
             scale: spec.attn_scale,
             rotate,
             centres: b.centres,
+            most_queries: QUERIES,
             ..Default::default()
         };
         let args = [b.rows, b.tables, b.turned, pages, b.partial, b.split_ml, b.chunk_ml, b.attended, b.row_ml];
         let work = Work::Attention { groups: groups as u32, heads_per_group: heads_per_group as u32 };
         let variant = self.kernels.attention(spec.head_dim, self.widths);
-        self.recording.push_when(when, variant, &attn, &args, [work, Work::Fixed(1)]);
+        // Rows of contexts of their own have a group's heads only, and a kernel that computes no more.
+        if token.is_some() && attn.heads_per_group < QUERIES {
+            let single = AttnParams { most_queries: attn.heads_per_group, ..attn };
+            self.recording.push_when(When::Singly, variant, &single, &args, [work, Work::Fixed(1)]);
+            self.recording.push_when(When::Spanned, variant, &attn, &args, [work, Work::Fixed(1)]);
+        } else {
+            self.recording.push_when(when, variant, &attn, &args, [work, Work::Fixed(1)]);
+        }
         let args = [b.partial, b.split_ml, b.attended, b.row_ml];
         let work = [Work::Fixed((heads * spec.head_dim / 4) as u32), Work::SplitRows];
         self.recording.push(self.kernels.best("attn_merge"), &attn, &args, work);

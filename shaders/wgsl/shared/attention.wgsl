@@ -17,7 +17,7 @@ struct AttnParams {
     scale: f32,
     rotate: u32,            // dimensions of a block of the transform that values went through; 0: none
     centres: u32,           // piece of the arena where the centres of keys begin; 0: none
+    most_queries: u32,      // of a workgroup: 4, or a group's heads where rows are taken one by one
     pad0: u32,
-    pad1: u32,
 }
 @group(0) @binding(1) var<uniform> params: AttnParams;

@@ -13,8 +13,8 @@ fn soften_quantised(width: u32, c: u32, lane: u32, task: Task, there: bool, keys
         let lo = halves4(u.xy);
         let hi = halves4(u.zw);
         // Lanes past the head hold no features.
-        let mid = across_sum(vec4<f32>(dot(ql[0], lo), dot(ql[1], lo), dot(ql[2], lo), dot(ql[3], lo))
-            + vec4<f32>(dot(qh[0], hi), dot(qh[1], hi), dot(qh[2], hi), dot(qh[3], hi)));
+        let mid = across_sum(vec4<f32>(dot(ql[0], lo), part(1u, ql[1], lo), part(2u, ql[2], lo), part(3u, ql[3], lo))
+            + vec4<f32>(dot(qh[0], hi), part(1u, qh[1], hi), part(2u, qh[2], hi), part(3u, qh[3], hi)));
         s0 += mid;
         s1 += mid;
     }

@@ -23,6 +23,14 @@ var<private> kh: array<vec4<f32>, 4>;
 var<private> k_offsets: vec4<f32>;
 var<private> touched: u32;                      // words that nobody needs
 
+// Whether there can be a query of that number: known when a pipeline is made, so that what the others would cost is left out.
+fn has(i: u32) -> bool { return i < most_queries(); }
+
+fn part(i: u32, a: vec4<f32>, b: vec4<f32>) -> f32 {
+    if (has(i)) { return dot(a, b); }
+    return 0.0;
+}
+
 fn take0(c: vec4<f32>, d: vec4<f32>, e: vec4<f32>, f: vec4<f32>) {
     let l0 = subgroupBroadcast(ql[0u], 0u);
     let h0 = subgroupBroadcast(qh[0u], 0u);
@@ -32,8 +40,8 @@ fn take0(c: vec4<f32>, d: vec4<f32>, e: vec4<f32>, f: vec4<f32>) {
     let h2 = subgroupBroadcast(qh[2u], 0u);
     let l3 = subgroupBroadcast(ql[3u], 0u);
     let h3 = subgroupBroadcast(qh[3u], 0u);
-    s0 += vec4<f32>(dot(l0, c), dot(l1, c), dot(l2, c), dot(l3, c)) + vec4<f32>(dot(h0, d), dot(h1, d), dot(h2, d), dot(h3, d));
-    s1 += vec4<f32>(dot(l0, e), dot(l1, e), dot(l2, e), dot(l3, e)) + vec4<f32>(dot(h0, f), dot(h1, f), dot(h2, f), dot(h3, f));
+    s0 += vec4<f32>(dot(l0, c), part(1u, l1, c), part(2u, l2, c), part(3u, l3, c)) + vec4<f32>(dot(h0, d), part(1u, h1, d), part(2u, h2, d), part(3u, h3, d));
+    s1 += vec4<f32>(dot(l0, e), part(1u, l1, e), part(2u, l2, e), part(3u, l3, e)) + vec4<f32>(dot(h0, f), part(1u, h1, f), part(2u, h2, f), part(3u, h3, f));
 }
 fn take1(c: vec4<f32>, d: vec4<f32>, e: vec4<f32>, f: vec4<f32>) {
     let l0 = subgroupBroadcast(ql[0u], 1u);
@@ -44,8 +52,8 @@ fn take1(c: vec4<f32>, d: vec4<f32>, e: vec4<f32>, f: vec4<f32>) {
     let h2 = subgroupBroadcast(qh[2u], 1u);
     let l3 = subgroupBroadcast(ql[3u], 1u);
     let h3 = subgroupBroadcast(qh[3u], 1u);
-    s0 += vec4<f32>(dot(l0, c), dot(l1, c), dot(l2, c), dot(l3, c)) + vec4<f32>(dot(h0, d), dot(h1, d), dot(h2, d), dot(h3, d));
-    s1 += vec4<f32>(dot(l0, e), dot(l1, e), dot(l2, e), dot(l3, e)) + vec4<f32>(dot(h0, f), dot(h1, f), dot(h2, f), dot(h3, f));
+    s0 += vec4<f32>(dot(l0, c), part(1u, l1, c), part(2u, l2, c), part(3u, l3, c)) + vec4<f32>(dot(h0, d), part(1u, h1, d), part(2u, h2, d), part(3u, h3, d));
+    s1 += vec4<f32>(dot(l0, e), part(1u, l1, e), part(2u, l2, e), part(3u, l3, e)) + vec4<f32>(dot(h0, f), part(1u, h1, f), part(2u, h2, f), part(3u, h3, f));
 }
 fn take2(c: vec4<f32>, d: vec4<f32>, e: vec4<f32>, f: vec4<f32>) {
     let l0 = subgroupBroadcast(ql[0u], 2u);
@@ -56,8 +64,8 @@ fn take2(c: vec4<f32>, d: vec4<f32>, e: vec4<f32>, f: vec4<f32>) {
     let h2 = subgroupBroadcast(qh[2u], 2u);
     let l3 = subgroupBroadcast(ql[3u], 2u);
     let h3 = subgroupBroadcast(qh[3u], 2u);
-    s0 += vec4<f32>(dot(l0, c), dot(l1, c), dot(l2, c), dot(l3, c)) + vec4<f32>(dot(h0, d), dot(h1, d), dot(h2, d), dot(h3, d));
-    s1 += vec4<f32>(dot(l0, e), dot(l1, e), dot(l2, e), dot(l3, e)) + vec4<f32>(dot(h0, f), dot(h1, f), dot(h2, f), dot(h3, f));
+    s0 += vec4<f32>(dot(l0, c), part(1u, l1, c), part(2u, l2, c), part(3u, l3, c)) + vec4<f32>(dot(h0, d), part(1u, h1, d), part(2u, h2, d), part(3u, h3, d));
+    s1 += vec4<f32>(dot(l0, e), part(1u, l1, e), part(2u, l2, e), part(3u, l3, e)) + vec4<f32>(dot(h0, f), part(1u, h1, f), part(2u, h2, f), part(3u, h3, f));
 }
 fn take3(c: vec4<f32>, d: vec4<f32>, e: vec4<f32>, f: vec4<f32>) {
     let l0 = subgroupBroadcast(ql[0u], 3u);
@@ -68,8 +76,8 @@ fn take3(c: vec4<f32>, d: vec4<f32>, e: vec4<f32>, f: vec4<f32>) {
     let h2 = subgroupBroadcast(qh[2u], 3u);
     let l3 = subgroupBroadcast(ql[3u], 3u);
     let h3 = subgroupBroadcast(qh[3u], 3u);
-    s0 += vec4<f32>(dot(l0, c), dot(l1, c), dot(l2, c), dot(l3, c)) + vec4<f32>(dot(h0, d), dot(h1, d), dot(h2, d), dot(h3, d));
-    s1 += vec4<f32>(dot(l0, e), dot(l1, e), dot(l2, e), dot(l3, e)) + vec4<f32>(dot(h0, f), dot(h1, f), dot(h2, f), dot(h3, f));
+    s0 += vec4<f32>(dot(l0, c), part(1u, l1, c), part(2u, l2, c), part(3u, l3, c)) + vec4<f32>(dot(h0, d), part(1u, h1, d), part(2u, h2, d), part(3u, h3, d));
+    s1 += vec4<f32>(dot(l0, e), part(1u, l1, e), part(2u, l2, e), part(3u, l3, e)) + vec4<f32>(dot(h0, f), part(1u, h1, f), part(2u, h2, f), part(3u, h3, f));
 }
 fn take4(c: vec4<f32>, d: vec4<f32>, e: vec4<f32>, f: vec4<f32>) {
     let l0 = subgroupBroadcast(ql[0u], 4u);
@@ -80,8 +88,8 @@ fn take4(c: vec4<f32>, d: vec4<f32>, e: vec4<f32>, f: vec4<f32>) {
     let h2 = subgroupBroadcast(qh[2u], 4u);
     let l3 = subgroupBroadcast(ql[3u], 4u);
     let h3 = subgroupBroadcast(qh[3u], 4u);
-    s0 += vec4<f32>(dot(l0, c), dot(l1, c), dot(l2, c), dot(l3, c)) + vec4<f32>(dot(h0, d), dot(h1, d), dot(h2, d), dot(h3, d));
-    s1 += vec4<f32>(dot(l0, e), dot(l1, e), dot(l2, e), dot(l3, e)) + vec4<f32>(dot(h0, f), dot(h1, f), dot(h2, f), dot(h3, f));
+    s0 += vec4<f32>(dot(l0, c), part(1u, l1, c), part(2u, l2, c), part(3u, l3, c)) + vec4<f32>(dot(h0, d), part(1u, h1, d), part(2u, h2, d), part(3u, h3, d));
+    s1 += vec4<f32>(dot(l0, e), part(1u, l1, e), part(2u, l2, e), part(3u, l3, e)) + vec4<f32>(dot(h0, f), part(1u, h1, f), part(2u, h2, f), part(3u, h3, f));
 }
 fn take5(c: vec4<f32>, d: vec4<f32>, e: vec4<f32>, f: vec4<f32>) {
     let l0 = subgroupBroadcast(ql[0u], 5u);
@@ -92,8 +100,8 @@ fn take5(c: vec4<f32>, d: vec4<f32>, e: vec4<f32>, f: vec4<f32>) {
     let h2 = subgroupBroadcast(qh[2u], 5u);
     let l3 = subgroupBroadcast(ql[3u], 5u);
     let h3 = subgroupBroadcast(qh[3u], 5u);
-    s0 += vec4<f32>(dot(l0, c), dot(l1, c), dot(l2, c), dot(l3, c)) + vec4<f32>(dot(h0, d), dot(h1, d), dot(h2, d), dot(h3, d));
-    s1 += vec4<f32>(dot(l0, e), dot(l1, e), dot(l2, e), dot(l3, e)) + vec4<f32>(dot(h0, f), dot(h1, f), dot(h2, f), dot(h3, f));
+    s0 += vec4<f32>(dot(l0, c), part(1u, l1, c), part(2u, l2, c), part(3u, l3, c)) + vec4<f32>(dot(h0, d), part(1u, h1, d), part(2u, h2, d), part(3u, h3, d));
+    s1 += vec4<f32>(dot(l0, e), part(1u, l1, e), part(2u, l2, e), part(3u, l3, e)) + vec4<f32>(dot(h0, f), part(1u, h1, f), part(2u, h2, f), part(3u, h3, f));
 }
 fn take6(c: vec4<f32>, d: vec4<f32>, e: vec4<f32>, f: vec4<f32>) {
     let l0 = subgroupBroadcast(ql[0u], 6u);
@@ -104,8 +112,8 @@ fn take6(c: vec4<f32>, d: vec4<f32>, e: vec4<f32>, f: vec4<f32>) {
     let h2 = subgroupBroadcast(qh[2u], 6u);
     let l3 = subgroupBroadcast(ql[3u], 6u);
     let h3 = subgroupBroadcast(qh[3u], 6u);
-    s0 += vec4<f32>(dot(l0, c), dot(l1, c), dot(l2, c), dot(l3, c)) + vec4<f32>(dot(h0, d), dot(h1, d), dot(h2, d), dot(h3, d));
-    s1 += vec4<f32>(dot(l0, e), dot(l1, e), dot(l2, e), dot(l3, e)) + vec4<f32>(dot(h0, f), dot(h1, f), dot(h2, f), dot(h3, f));
+    s0 += vec4<f32>(dot(l0, c), part(1u, l1, c), part(2u, l2, c), part(3u, l3, c)) + vec4<f32>(dot(h0, d), part(1u, h1, d), part(2u, h2, d), part(3u, h3, d));
+    s1 += vec4<f32>(dot(l0, e), part(1u, l1, e), part(2u, l2, e), part(3u, l3, e)) + vec4<f32>(dot(h0, f), part(1u, h1, f), part(2u, h2, f), part(3u, h3, f));
 }
 fn take7(c: vec4<f32>, d: vec4<f32>, e: vec4<f32>, f: vec4<f32>) {
     let l0 = subgroupBroadcast(ql[0u], 7u);
@@ -116,97 +124,145 @@ fn take7(c: vec4<f32>, d: vec4<f32>, e: vec4<f32>, f: vec4<f32>) {
     let h2 = subgroupBroadcast(qh[2u], 7u);
     let l3 = subgroupBroadcast(ql[3u], 7u);
     let h3 = subgroupBroadcast(qh[3u], 7u);
-    s0 += vec4<f32>(dot(l0, c), dot(l1, c), dot(l2, c), dot(l3, c)) + vec4<f32>(dot(h0, d), dot(h1, d), dot(h2, d), dot(h3, d));
-    s1 += vec4<f32>(dot(l0, e), dot(l1, e), dot(l2, e), dot(l3, e)) + vec4<f32>(dot(h0, f), dot(h1, f), dot(h2, f), dot(h3, f));
+    s0 += vec4<f32>(dot(l0, c), part(1u, l1, c), part(2u, l2, c), part(3u, l3, c)) + vec4<f32>(dot(h0, d), part(1u, h1, d), part(2u, h2, d), part(3u, h3, d));
+    s1 += vec4<f32>(dot(l0, e), part(1u, l1, e), part(2u, l2, e), part(3u, l3, e)) + vec4<f32>(dot(h0, f), part(1u, h1, f), part(2u, h2, f), part(3u, h3, f));
 }
 
 fn give0(lo: vec4<f32>, hi: vec4<f32>) {
     let e = subgroupBroadcast(p, 0u);
     al[0u] += e.x * lo;
     ah[0u] += e.x * hi;
-    al[1u] += e.y * lo;
-    ah[1u] += e.y * hi;
-    al[2u] += e.z * lo;
-    ah[2u] += e.z * hi;
-    al[3u] += e.w * lo;
-    ah[3u] += e.w * hi;
+    if (has(1u)) {
+        al[1u] += e.y * lo;
+        ah[1u] += e.y * hi;
+    }
+    if (has(2u)) {
+        al[2u] += e.z * lo;
+        ah[2u] += e.z * hi;
+    }
+    if (has(3u)) {
+        al[3u] += e.w * lo;
+        ah[3u] += e.w * hi;
+    }
 }
 fn give1(lo: vec4<f32>, hi: vec4<f32>) {
     let e = subgroupBroadcast(p, 1u);
     al[0u] += e.x * lo;
     ah[0u] += e.x * hi;
-    al[1u] += e.y * lo;
-    ah[1u] += e.y * hi;
-    al[2u] += e.z * lo;
-    ah[2u] += e.z * hi;
-    al[3u] += e.w * lo;
-    ah[3u] += e.w * hi;
+    if (has(1u)) {
+        al[1u] += e.y * lo;
+        ah[1u] += e.y * hi;
+    }
+    if (has(2u)) {
+        al[2u] += e.z * lo;
+        ah[2u] += e.z * hi;
+    }
+    if (has(3u)) {
+        al[3u] += e.w * lo;
+        ah[3u] += e.w * hi;
+    }
 }
 fn give2(lo: vec4<f32>, hi: vec4<f32>) {
     let e = subgroupBroadcast(p, 2u);
     al[0u] += e.x * lo;
     ah[0u] += e.x * hi;
-    al[1u] += e.y * lo;
-    ah[1u] += e.y * hi;
-    al[2u] += e.z * lo;
-    ah[2u] += e.z * hi;
-    al[3u] += e.w * lo;
-    ah[3u] += e.w * hi;
+    if (has(1u)) {
+        al[1u] += e.y * lo;
+        ah[1u] += e.y * hi;
+    }
+    if (has(2u)) {
+        al[2u] += e.z * lo;
+        ah[2u] += e.z * hi;
+    }
+    if (has(3u)) {
+        al[3u] += e.w * lo;
+        ah[3u] += e.w * hi;
+    }
 }
 fn give3(lo: vec4<f32>, hi: vec4<f32>) {
     let e = subgroupBroadcast(p, 3u);
     al[0u] += e.x * lo;
     ah[0u] += e.x * hi;
-    al[1u] += e.y * lo;
-    ah[1u] += e.y * hi;
-    al[2u] += e.z * lo;
-    ah[2u] += e.z * hi;
-    al[3u] += e.w * lo;
-    ah[3u] += e.w * hi;
+    if (has(1u)) {
+        al[1u] += e.y * lo;
+        ah[1u] += e.y * hi;
+    }
+    if (has(2u)) {
+        al[2u] += e.z * lo;
+        ah[2u] += e.z * hi;
+    }
+    if (has(3u)) {
+        al[3u] += e.w * lo;
+        ah[3u] += e.w * hi;
+    }
 }
 fn give4(lo: vec4<f32>, hi: vec4<f32>) {
     let e = subgroupBroadcast(p, 4u);
     al[0u] += e.x * lo;
     ah[0u] += e.x * hi;
-    al[1u] += e.y * lo;
-    ah[1u] += e.y * hi;
-    al[2u] += e.z * lo;
-    ah[2u] += e.z * hi;
-    al[3u] += e.w * lo;
-    ah[3u] += e.w * hi;
+    if (has(1u)) {
+        al[1u] += e.y * lo;
+        ah[1u] += e.y * hi;
+    }
+    if (has(2u)) {
+        al[2u] += e.z * lo;
+        ah[2u] += e.z * hi;
+    }
+    if (has(3u)) {
+        al[3u] += e.w * lo;
+        ah[3u] += e.w * hi;
+    }
 }
 fn give5(lo: vec4<f32>, hi: vec4<f32>) {
     let e = subgroupBroadcast(p, 5u);
     al[0u] += e.x * lo;
     ah[0u] += e.x * hi;
-    al[1u] += e.y * lo;
-    ah[1u] += e.y * hi;
-    al[2u] += e.z * lo;
-    ah[2u] += e.z * hi;
-    al[3u] += e.w * lo;
-    ah[3u] += e.w * hi;
+    if (has(1u)) {
+        al[1u] += e.y * lo;
+        ah[1u] += e.y * hi;
+    }
+    if (has(2u)) {
+        al[2u] += e.z * lo;
+        ah[2u] += e.z * hi;
+    }
+    if (has(3u)) {
+        al[3u] += e.w * lo;
+        ah[3u] += e.w * hi;
+    }
 }
 fn give6(lo: vec4<f32>, hi: vec4<f32>) {
     let e = subgroupBroadcast(p, 6u);
     al[0u] += e.x * lo;
     ah[0u] += e.x * hi;
-    al[1u] += e.y * lo;
-    ah[1u] += e.y * hi;
-    al[2u] += e.z * lo;
-    ah[2u] += e.z * hi;
-    al[3u] += e.w * lo;
-    ah[3u] += e.w * hi;
+    if (has(1u)) {
+        al[1u] += e.y * lo;
+        ah[1u] += e.y * hi;
+    }
+    if (has(2u)) {
+        al[2u] += e.z * lo;
+        ah[2u] += e.z * hi;
+    }
+    if (has(3u)) {
+        al[3u] += e.w * lo;
+        ah[3u] += e.w * hi;
+    }
 }
 fn give7(lo: vec4<f32>, hi: vec4<f32>) {
     let e = subgroupBroadcast(p, 7u);
     al[0u] += e.x * lo;
     ah[0u] += e.x * hi;
-    al[1u] += e.y * lo;
-    ah[1u] += e.y * hi;
-    al[2u] += e.z * lo;
-    ah[2u] += e.z * hi;
-    al[3u] += e.w * lo;
-    ah[3u] += e.w * hi;
+    if (has(1u)) {
+        al[1u] += e.y * lo;
+        ah[1u] += e.y * hi;
+    }
+    if (has(2u)) {
+        al[2u] += e.z * lo;
+        ah[2u] += e.z * hi;
+    }
+    if (has(3u)) {
+        al[3u] += e.w * lo;
+        ah[3u] += e.w * hi;
+    }
 }
 
 fn across_max(v: vec4<f32>) -> vec4<f32> {
@@ -239,12 +295,18 @@ fn touch(entry: u32, lane: u32, group: u32) {
 fn shrink_sums() {
     al[0u] *= shrink.x;
     ah[0u] *= shrink.x;
-    al[1u] *= shrink.y;
-    ah[1u] *= shrink.y;
-    al[2u] *= shrink.z;
-    ah[2u] *= shrink.z;
-    al[3u] *= shrink.w;
-    ah[3u] *= shrink.w;
+    if (has(1u)) {
+        al[1u] *= shrink.y;
+        ah[1u] *= shrink.y;
+    }
+    if (has(2u)) {
+        al[2u] *= shrink.z;
+        ah[2u] *= shrink.z;
+    }
+    if (has(3u)) {
+        al[3u] *= shrink.w;
+        ah[3u] *= shrink.w;
+    }
 }
 
 // Sum of the lane's features of each query.
@@ -261,14 +323,16 @@ fn features_sum() -> vec4<f32> {
 fn soften(c: u32, lane: u32, task: Task, there: bool) {
     let t0 = vec4<u32>(c * CHUNK + lane);
     let t1 = t0 + vec4<u32>(8u);
-    let ok0 = (t0 >= task.seen) & (t0 <= task.pos) & vec4<bool>(there);
-    let ok1 = (t1 >= task.seen) & (t1 <= task.pos) & vec4<bool>(there);
+    let have = vec4<bool>(there, there && has(1u), there && has(2u), there && has(3u));
+    let ok0 = (t0 >= task.seen) & (t0 <= task.pos) & have;
+    let ok1 = (t1 >= task.seen) & (t1 <= task.pos) & have;
     s0 = select(vec4<f32>(NONE), s0, ok0);
     s1 = select(vec4<f32>(NONE), s1, ok1);
     let next = max(m, across_max(max(s0, s1)));
     p0 = select(vec4<f32>(0.0), exp(s0 - next), ok0);
     p1 = select(vec4<f32>(0.0), exp(s1 - next), ok1);
-    shrink = exp(m - next);
+    let less = m - next;
+    shrink = exp(select(vec4<f32>(0.0), less, vec4<bool>(true, has(1u), has(2u), has(3u))));
     l = l * shrink + (p0 + p1);
     m = next;
     shrink_sums();

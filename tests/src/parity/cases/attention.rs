@@ -233,6 +233,7 @@ fn case(variant: &'static Variant, rng: &mut Rng, s: Shape) -> Case {
         // The transform, or none.
         rotate: if s.splits.0 == 1 && s.density == 0 { 0 } else { 1 << dim.trailing_zeros() },
         centres,
+        most_queries: if batch.span() == 1 { s.per_group.min(4) as u32 } else { 4 },
         ..Default::default()
     };
     let step = Step {
