@@ -40,7 +40,7 @@ impl Curve {
 pub struct LevelCost {
     /// The level.
     pub level: u32,
-    /// Milliseconds of a piece of prefill at the beginning of a context, by its rows.
+    /// Milliseconds of a piece of prefill at the beginning of a context and the token sampled after it, by its rows.
     pub piece: Curve,
     /// Milliseconds that a row of a piece takes longer for each token that the context had before the piece.
     pub behind: f64,
@@ -167,16 +167,21 @@ impl Profile {
 
     fn measured_ttft(&self, level: u32, prompt: usize, before: usize) -> f64 {
         let Some(cost) = self.level(level) else { return 0.0 };
-        // All tokens but the last go in pieces; the last one is run on its own.
-        let (mut left, mut at, mut sum) = (prompt.saturating_sub(1), before, 0.0);
+        // What was measured of a piece has a sampled token; only the last piece of a prompt has one, which is little beside a full piece.
+        let (mut left, mut at, mut sum) = (prompt.max(1), before, 0.0);
         let most = if self.piece_rows == 0 { left.max(1) } else { self.piece_rows };
         while left > 0 {
             let rows = left.min(most);
-            sum += cost.piece.at(rows.next_multiple_of(self.rows_together.max(1)) as f64);
-            sum += cost.behind * rows as f64 * at as f64;
+            sum += match rows {
+                1 => cost.tpot.at((at + 1) as f64),
+                _ => {
+                    let alone = cost.piece.at(rows.next_multiple_of(self.rows_together.max(1)) as f64);
+                    alone + cost.behind * rows as f64 * at as f64
+                }
+            };
             (left, at) = (left - rows, at + rows);
         }
-        sum + cost.tpot.at((before + prompt) as f64)
+        sum
     }
 
     fn measured_tpot(&self, level: u32, context: usize) -> f64 {
@@ -278,9 +283,9 @@ pub(super) mod tests {
     #[test]
     fn kernels_that_take_rows_together_make_steps() {
         let profile = Profile { rows_together: 8, ..profile() };
-        let rows = |prompt| profile.ttft_ms(100, prompt, 0) - profile.levels[4].tpot.at(f64::from(prompt as u32));
-        assert_eq!(rows(18), rows(25));
-        assert!(rows(26) > rows(25));
+        let taken = |prompt| profile.ttft_ms(100, prompt, 0);
+        assert_eq!(taken(17), taken(24));
+        assert!(taken(25) > taken(24));
     }
 
     #[test]
@@ -291,15 +296,14 @@ pub(super) mod tests {
         let expected = 2.0 * whole.levels[4].piece.at(32.0) + 0.001 * 32.0 * 32.0 + whole.levels[4].tpot.at(65.0);
         assert!((pieces.ttft_ms(100, 65, 0) - expected).abs() < 1e-9);
         assert_eq!(pieces.ttft_ms(100, 20, 7), whole.ttft_ms(100, 20, 7));
-        assert_eq!(whole.ttft_ms(100, 1, 0), whole.levels[4].tpot.at(1.0), "a last token alone");
+        assert_eq!(whole.ttft_ms(100, 1, 0), whole.levels[4].tpot.at(1.0), "a token alone");
     }
 
     #[test]
     fn a_prompt_behind_a_context_takes_longer() {
         let profile = profile();
-        let added = profile.ttft_ms(100, 101, 900) - profile.ttft_ms(100, 101, 0);
-        // 100 rows behind 900 tokens, and the last token's own.
-        assert!((added - (0.001 * 100.0 * 900.0 + 9.0)).abs() < 1e-9, "{added}");
+        let added = profile.ttft_ms(100, 100, 900) - profile.ttft_ms(100, 100, 0);
+        assert!((added - 0.001 * 100.0 * 900.0).abs() < 1e-9, "{added}");
         assert_eq!(profile.level(70).map(|cost| cost.level), Some(60));
         assert_eq!(profile.level(5).map(|cost| cost.level), Some(20));
     }

@@ -17,7 +17,11 @@ pub(crate) struct Call {
     start: Instant,
     answer: Answer,
     text: StreamState,
+    /// There is an answer, and not only a prompt to be read.
+    generates: bool,
     prefilled: bool,
+    /// The first token of the answer: it is sampled with the prompt's last piece.
+    first: Option<u32>,
     /// Recordings that the device had made ready when the call began.
     prepared: u64,
 }
@@ -56,7 +60,13 @@ impl Call {
             compiled: false,
         };
         let (text, prepared) = (StreamState::new(engine.tokenizer()), engine.counters().prepared);
-        Ok(Self { options, sampler, start, answer, text, prefilled: false, prepared })
+        let (generates, prefilled, first) = (options.max_tokens > 0, false, None);
+        Ok(Self { options, sampler, start, answer, text, generates, prefilled, first, prepared })
+    }
+
+    /// Bring keys and values of all tokens but the last onto the device, and generate nothing.
+    pub fn silent(self) -> Self {
+        Self { generates: false, ..self }
     }
 
     /// Count time from an earlier moment.
@@ -66,8 +76,8 @@ impl Call {
 
     /// Tokens whose keys and values the next step adds to the context's.
     pub fn next_tokens(&self, engine: &Engine, context: &Context) -> usize {
-        let left = (context.tokens.len() - 1).saturating_sub(context.table.tokens());
-        left.min(self.piece(engine)).max(1)
+        let whole = context.tokens.len() - usize::from(!self.generates);
+        whole.saturating_sub(context.table.tokens()).min(self.piece(engine))
     }
 
     fn piece(&self, engine: &Engine) -> usize {
@@ -75,32 +85,33 @@ impl Call {
         if self.options.piece == 0 { most } else { self.options.piece.min(most) }
     }
 
-    /// Bring keys and values of a piece of the tokens onto the device: of all but the last, which is run on its own.
-    /// Returns whether there is more to do.
+    /// Bring keys and values of a piece of the tokens onto the device; the last piece gives the answer's first token. Returns
+    /// whether there is more to do.
     pub async fn prefill(&mut self, engine: &mut Engine, context: &mut Context) -> Result<bool> {
         if self.options.max_tokens == 0 || self.prefilled {
             return Ok(false);
         }
-        let last = self.answer.context_tokens - 1;
-        let piece = self.piece(engine);
         if self.answer.prefill_tokens == 0 {
             engine.settle(context, self.options.level)?;
-            // Its keys and values must not be there twice.
+            // The last token's logits are wanted, so it is run whatever there is.
+            let last = self.answer.context_tokens - 1;
             context.drop_kv(last);
             self.answer.prefill_tokens = last - context.table.tokens() + 1;
         }
+        let n = self.next_tokens(engine, context);
+        let left = self.answer.context_tokens - context.table.tokens();
         let device = engine.device.as_mut().ok_or_else(|| Error::DeviceLost("no device is open".into()))?;
-        let left = last - context.table.tokens();
-        if left > 0 {
-            let n = piece.min(left);
-            device.append(context, self.options.level, n, &[], Tail::None, self.options.collect_density).await?;
-            if n < left {
-                return Ok(true);
-            }
+        let (level, density) = (self.options.level, self.options.collect_density);
+        if self.generates && n == left {
+            device.forward.set_sampler(&mut device.backend, context.region(), &self.sampler, &context.tokens)?;
+            let from = context.table.tokens();
+            let tokens: Vec<Option<u32>> = context.tokens[from..].iter().copied().map(Some).collect();
+            self.first = Some(device.sample(context, &self.options, &tokens).await?);
+        } else if n > 0 {
+            device.append(context, level, n, &[], Tail::None, density).await?;
         }
-        device.forward.set_sampler(&mut device.backend, context.region(), &self.sampler, &context.tokens)?;
-        self.prefilled = true;
-        Ok(false)
+        self.prefilled = n + usize::from(!self.generates) >= left;
+        Ok(!self.prefilled)
     }
 
     /// Generate a token and hand on the text that it completes. Returns whether there is more to come.
@@ -115,9 +126,11 @@ impl Call {
         }
         let limit = engine.limit_of(context);
         let device = engine.device.as_mut().ok_or_else(|| Error::DeviceLost("no device is open".into()))?;
-        // A sampled token is on the device already.
-        let given = self.answer.tokens.is_empty().then(|| context.tokens[self.answer.context_tokens - 1]);
-        let token = device.last_row(context, &self.options, given).await?;
+        let token = match self.first.take() {
+            Some(token) => token,
+            // The one before is on the device already.
+            None => device.sample(context, &self.options, &[None]).await?,
+        };
         if self.answer.tokens.is_empty() {
             self.answer.ttft_ms = self.start.elapsed().as_secs_f64() * 1e3;
         }

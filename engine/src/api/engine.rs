@@ -320,15 +320,15 @@ impl Device {
         self.forward.run(&mut self.backend, pass, &rows, &[], Tail::None).await.map(drop)
     }
 
-    /// Run the last token of a context and sample the next one. `token: None`: it lies on the device.
-    pub async fn last_row(
+    /// Run a context's next tokens and sample the one after them. `None`: it lies on the device.
+    pub async fn sample(
         &mut self,
         context: &mut Context,
         options: &GenerateOptions,
-        token: Option<u32>,
+        tokens: &[Option<u32>],
     ) -> Result<u32> {
-        let out = OutRow { row: 0, sampler: context.region(), wanted: 0, feed: 0 };
-        let bytes = self.rows(context, options.level, &[token], &[out], Tail::Sample, options.collect_density).await?;
+        let out = OutRow { row: tokens.len() as u32 - 1, sampler: context.region(), wanted: 0, feed: 0 };
+        let bytes = self.rows(context, options.level, tokens, &[out], Tail::Sample, options.collect_density).await?;
         let token = u32::from_le_bytes(bytes.try_into().map_err(|_| Error::Gpu("no token was read back".into()))?);
         if token == u32::MAX {
             return Err(Error::Gpu("the logits are not numbers".into()));

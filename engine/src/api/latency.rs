@@ -158,7 +158,7 @@ fn key(engine: &Engine) -> String {
     let weights: u64 = engine.model.sources.iter().map(|source| source.len()).sum();
     let package = engine.package.map_or_else(String::new, |hash| hash.iter().map(|b| format!("{b:02x}")).collect());
     let exact = if engine.options.exact { ", exact" } else { "" };
-    format!("latency 5: {}; {} layers, {weights} bytes, package {package}{exact}", engine.adapter(), spec.layers.len())
+    format!("latency 6: {}; {} layers, {weights} bytes, package {package}{exact}", engine.adapter(), spec.layers.len())
 }
 
 /// What was measured of a level: milliseconds of pieces by rows, of a piece behind a context, of tokens by context.
@@ -181,7 +181,6 @@ impl Engine {
         let mut levels: Vec<u32> = LEVELS.iter().filter_map(nearest).collect();
         levels.dedup();
         self.device().await?;
-        // The last token is not part of a piece.
         let most = self.context_limit().saturating_sub(TOKENS + 2);
         let lengths = |all: &[usize], most: usize| {
             let mut lengths: Vec<usize> = all.iter().map(|n| (*n).min(most).max(1)).collect();
@@ -259,23 +258,26 @@ impl Engine {
         }
     }
 
-    /// Milliseconds for keys and values of `rows` tokens behind `before`, whose own are whatever lies there: it takes as long.
+    /// Milliseconds for `rows` tokens and a sampled one after them, behind `before` tokens whose keys and values are whatever lies
+    /// there: it takes as long.
     async fn time_piece(&mut self, rows: usize, before: usize, level: u32) -> Result<f64> {
         let mut context = self.context()?;
         context.tokens = vec![0; before + rows];
         self.settle(&mut context, level)?;
         let vocab = self.model.spec.vocab;
+        let sampler = super::Sampling::greedy().sampler()?;
         let device = self.device().await?;
         context.grow(before + rows)?;
-        let base = device.first_entry(&context);
+        let (base, region) = (device.first_entry(&context), context.region());
+        device.forward.set_sampler(&mut device.backend, region, &sampler, &[])?;
         device.forward.set_table(&mut device.backend, base, &context.table.words(0));
         let pass = Pass { level, density: false, widths: context.table.widths(), together: false };
         let row =
             |i: usize| BatchRow { token: Some((i * 31 % vocab) as u32), position: (before + i) as u32, table: base };
         let batch: Vec<BatchRow> = (0..rows).map(row).collect();
+        let out = OutRow { row: rows as u32 - 1, sampler: region, wanted: 0, feed: u32::MAX };
         let start = Instant::now();
-        device.forward.run(&mut device.backend, pass, &batch, &[], Tail::None).await?;
-        device.backend.flush().await?;
+        device.forward.run(&mut device.backend, pass, &batch, &[out], Tail::Sample).await?;
         Ok(start.elapsed().as_secs_f64() * 1e3)
     }
 

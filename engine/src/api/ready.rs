@@ -10,14 +10,18 @@ use crate::Result;
 use crate::forward::{BatchRow, OutRow, Pass, Tail};
 use crate::tune::Family;
 
-/// What a batch was run with: level, family of kernels, widths of pages, whether a token was sampled. A second batch alike
-/// compiles nothing.
-pub(crate) type Warm = (u32, Family, Widths, bool);
+/// What a batch was run with: level, family of kernels, whether it had several rows, widths of pages, whether a token was
+/// sampled. A second batch alike compiles nothing.
+pub(crate) type Warm = (u32, Family, bool, Widths, bool);
 
 impl Device {
     /// A batch was run.
     pub fn ran(&mut self, level: u32, rows: usize, widths: Widths, samples: bool) {
-        self.warm.insert((level, self.forward.table().family(rows), widths, samples));
+        self.warm.insert(self.alike(level, rows, widths, samples));
+    }
+
+    fn alike(&self, level: u32, rows: usize, widths: Widths, samples: bool) -> Warm {
+        (level, self.forward.table().family(rows), rows > 1, widths, samples)
     }
 }
 
@@ -55,15 +59,16 @@ impl Engine {
         let capacity = device.forward.capacity();
         let most = if piece == 0 { capacity.rows } else { piece.min(capacity.rows) };
         let widths: Widths = widths.iter().chain([capacity.widths[0]]).collect();
-        // Rows of the pieces: full ones, what is left, and the last token.
-        let left = tokens.saturating_sub(1);
-        let pieces = [(left >= most).then_some(most), Some(left % most).filter(|rest| *rest > 0), Some(1)];
+        // Rows of the pieces: full ones, what is left, which gives the first token, and the tokens after it.
+        let full = (tokens > most).then_some((most, false));
+        let pieces = [full, Some((tokens.saturating_sub(1) % most + 1, true)), Some((1, true))];
         let mut wanted: Vec<(usize, bool)> = Vec::new();
-        for (i, rows) in pieces.into_iter().enumerate().filter_map(|(i, rows)| Some((i, rows?))) {
-            let (family, samples) = (device.forward.table().family(rows), i == 2);
+        for (rows, samples) in pieces.into_iter().flatten() {
+            let key = device.alike(level, rows, widths, samples);
             // As few as compile the same.
-            let least = (1..=rows).find(|n| device.forward.table().family(*n) == family).unwrap_or(rows);
-            if !device.warm.contains(&(level, family, widths, samples)) && !wanted.contains(&(least, samples)) {
+            let alike = |n: &usize| device.alike(level, *n, widths, samples) == key;
+            let least = (1..=rows).find(alike).unwrap_or(rows);
+            if !device.warm.contains(&key) && !wanted.contains(&(least, samples)) {
                 wanted.push((least, samples));
             }
         }

@@ -125,7 +125,7 @@ impl Service {
 
     /// Make room and restore what is missing.
     async fn enter(&mut self, key: u64, start: Instant) -> Result<Switch> {
-        // The last token is run on its own, so nothing past the one before may be there.
+        // The last token is run whatever there is: its logits are wanted.
         let entry = self.entry_mut(key)?;
         let most = entry.context.tokens.len().saturating_sub(1);
         if entry.context.table.tokens() > most {
@@ -166,6 +166,9 @@ impl Service {
         let mut call = Call::begin(&mut self.engine, context, tokens, &options).await?.since(start);
         let mut silent = |_: &str| ControlFlow::Continue(());
         let generates = on_text.is_some();
+        if !generates {
+            call = call.silent();
+        }
         let on_text = on_text.unwrap_or(&mut silent);
         let mut more = true;
         while more {
