@@ -242,23 +242,23 @@ fn pinned_contexts_stay_and_compacted_ones_go_on() {
     assert_eq!(served.answer.tokens, expected.tokens);
 }
 
-/// A host that kept means of keys that nobody measured.
+/// A host that kept medians of keys that nobody measured.
 #[derive(Debug)]
 struct Liar;
 
 impl TuneHost for Liar {
     fn load(&self, key: &str) -> Option<String> {
         let spec = tiny_engine(Options::default()).model().spec.clone();
-        let means = spec.layers.len() * spec.n_groups * spec.head_dim;
+        let medians = spec.layers.len() * spec.n_groups * spec.head_dim;
         // 4.0 as f16, again and again.
-        let bytes: Vec<u8> = [0x00, 0x44].repeat(means);
-        key.starts_with("key means").then(|| serde_json::json!([key, bytes]).to_string())
+        let bytes: Vec<u8> = [0x00, 0x44].repeat(medians);
+        key.starts_with("key medians").then(|| serde_json::json!([key, bytes]).to_string())
     }
 
     fn store(&self, _key: &str, _text: &str) {}
 }
 
-/// Narrow chunks are read with the means of keys that lie beside them in the store, whatever the engine would have quantised with.
+/// Narrow chunks are read with the medians of keys that lie beside them in the store, whatever the engine would have quantised with.
 #[test]
 fn chunks_are_read_as_they_were_quantised() {
     let open = |medium: &Arc<MemoryMedium>, opening, lies: bool| {
@@ -284,7 +284,7 @@ fn chunks_are_read_as_they_were_quantised() {
     let found = score(&mut open(&medium, 2, true), id);
     let other = written(&Arc::new(MemoryMedium::new()), true).1;
     let (same, lied) = (far(&found, &expected), far(&other, &expected));
-    note(format!("read with the means of the store: {same:e} nats apart; quantised with others: {lied:e}"));
+    note(format!("read with the medians of the store: {same:e} nats apart; quantised with others: {lied:e}"));
     assert!(same < 1e-5 && lied > 100.0 * same.max(1e-6), "{same} {lied}");
 }
 

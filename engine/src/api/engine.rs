@@ -15,7 +15,7 @@ use super::ready::Warm;
 use super::tuning::tuned;
 use super::{Answer, Call, Context, GenerateOptions, Options};
 use crate::encoder::{Encoder, EncoderFiles};
-use crate::forward::{BatchRow, Capacity, Forward, JOBS, Job, KeyMeans, OutRow, Pass, Tail, geometry};
+use crate::forward::{BatchRow, Capacity, Forward, JOBS, Job, KeyMedians, OutRow, Pass, Tail, geometry};
 use crate::{Backend, Counters, Cpu, Error, Gpu, Result};
 
 /// A device with one resident model.
@@ -33,8 +33,8 @@ pub struct Engine {
     pub(crate) table: Vec<u32>,
     /// Hash of that package.
     pub(crate) package: Option<[u8; 32]>,
-    /// Means of keys that quantised chunks are stored without, to be written to a new device.
-    pub(crate) key_means: Option<KeyMeans>,
+    /// Medians of keys that quantised chunks are stored without, to be written to a new device.
+    pub(crate) key_medians: Option<KeyMedians>,
     /// The encoder, to be loaded again on a new device.
     pub(crate) encoder: Option<Arc<EncoderFiles>>,
 }
@@ -75,11 +75,11 @@ impl Engine {
             adapters: Vec::new(),
             table: Vec::new(),
             package: None,
-            key_means: None,
+            key_medians: None,
             encoder: None,
         };
         engine.open_device(progress).await?;
-        engine.ready_key_means().await?;
+        engine.ready_key_medians().await?;
         Ok(engine)
     }
 
@@ -104,7 +104,7 @@ impl Engine {
         };
         let table = tuned(&mut backend, &self.model, o).await?;
         let mut forward = Forward::load(&mut backend, &self.model, capacity, table, progress).await?;
-        forward.set_key_means(&mut backend, self.key_means.as_ref()).await?;
+        forward.set_key_medians(&mut backend, self.key_medians.as_ref()).await?;
         for sub in &self.sub_models {
             forward.set_sub_model(&mut backend, sub.clone())?;
         }

@@ -6,7 +6,7 @@ mod context;
 mod density;
 mod encode;
 pub(crate) mod engine;
-mod key_means;
+mod key_medians;
 mod latency;
 mod levels;
 mod options;

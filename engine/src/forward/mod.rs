@@ -12,7 +12,7 @@ mod rivals;
 
 pub use batch::{BatchRow, OutRow, Pass, Tail};
 pub use buffers::{Buffers, Capacity, JOBS, geometry};
-pub use centres::KeyMeans;
+pub use centres::KeyMedians;
 pub use kernels::Kernels;
 pub use product::{Place, Product, Products};
 pub use requantise::Job;

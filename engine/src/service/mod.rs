@@ -38,7 +38,7 @@ pub use options::ServiceOptions;
 pub use report::{ContextUsage, Residence, Served, Switch};
 pub use slo::Appended;
 
-use crate::forward::{KeyMeans, geometry};
+use crate::forward::{KeyMedians, geometry};
 use crate::{Engine, Error, Result};
 use entry::Entry;
 use keeper::Keeper;
@@ -112,25 +112,25 @@ impl Service {
             running: None,
             leaving: Vec::new(),
         };
-        service.agree_on_key_means().await?;
+        service.agree_on_key_medians().await?;
         if !known {
             service.measure_rates().await?;
         }
         Ok(service)
     }
 
-    /// Chunks are read with the means of keys that they were quantised with: those that lie in the store beside them count, and
+    /// Chunks are read with the medians of keys that they were quantised with: those that lie in the store beside them count, and
     /// where there are none the engine's are put there.
-    async fn agree_on_key_means(&mut self) -> Result<()> {
-        let Some(measured) = self.engine.key_means.clone() else { return Ok(()) };
+    async fn agree_on_key_medians(&mut self) -> Result<()> {
+        let Some(measured) = self.engine.key_medians.clone() else { return Ok(()) };
         let (model, bytes) = (self.model, measured.to_bytes());
         let kept = self.keeper.ask(move |store| store.centres(model)).await??;
         if kept.as_ref() == Some(&bytes) {
             return Ok(());
         }
-        let usable = kept.and_then(|kept| KeyMeans::from_bytes(&kept, &self.engine.model.spec));
-        if let Some(means) = usable {
-            return self.engine.use_key_means(means).await;
+        let usable = kept.and_then(|kept| KeyMedians::from_bytes(&kept, &self.engine.model.spec));
+        if let Some(medians) = usable {
+            return self.engine.use_key_medians(medians).await;
         }
         Ok(self.keeper.ask(move |store| store.set_centres(model, &bytes)).await??)
     }
