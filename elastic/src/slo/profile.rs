@@ -175,8 +175,10 @@ impl Profile {
             sum += match rows {
                 1 => cost.tpot.at((at + 1) as f64),
                 _ => {
-                    let alone = cost.piece.at(rows.next_multiple_of(self.rows_together.max(1)) as f64);
-                    alone + cost.behind * rows as f64 * at as f64
+                    let piece = |rows: usize| cost.piece.at(rows.next_multiple_of(self.rows_together.max(1)) as f64);
+                    // A last token that would be alone in what kernels take together is run on its own where that is faster.
+                    let apart = piece(rows - 1) + cost.tpot.at((at + rows) as f64);
+                    piece(rows).min(apart) + cost.behind * rows as f64 * at as f64
                 }
             };
             (left, at) = (left - rows, at + rows);

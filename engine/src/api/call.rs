@@ -98,9 +98,10 @@ impl Call {
             context.drop_kv(last);
             self.answer.prefill_tokens = last - context.table.tokens() + 1;
         }
-        let n = self.next_tokens(engine, context);
         let left = self.answer.context_tokens - context.table.tokens();
+        let (most, silent) = (self.piece(engine), self.next_tokens(engine, context));
         let device = engine.device.as_mut().ok_or_else(|| Error::DeviceLost("no device is open".into()))?;
+        let n = if self.generates { device.piece_of(left, most) } else { silent };
         let (level, density) = (self.options.level, self.options.collect_density);
         if self.generates && n == left {
             device.forward.set_sampler(&mut device.backend, context.region(), &self.sampler, &context.tokens)?;

@@ -11,6 +11,7 @@ use concertina_formats::{ChatMessage, Model, Tokenizer};
 use concertina_kv::{Arena, SlotPool};
 
 use super::context::KvState;
+use super::latency::ROWS_TOGETHER;
 use super::ready::Warm;
 use super::tuning::tuned;
 use super::{Answer, Call, Context, GenerateOptions, Options};
@@ -293,6 +294,14 @@ impl Engine {
 }
 
 impl Device {
+    /// Tokens of the next piece of a prompt of which so many are left; a piece has so many at most.
+    pub fn piece_of(&self, left: usize, most: usize) -> usize {
+        let n = left.min(most);
+        // A token more than kernels take together costs as much as all of those, and on a CPU less on its own.
+        let alone = self.backend.is_software() && n == left && n > 1 && n % ROWS_TOGETHER.0 == 1;
+        n - usize::from(alone)
+    }
+
     /// Run the context's next `n` tokens, whose values the host knows.
     pub async fn append(
         &mut self,

@@ -17,7 +17,7 @@ use crate::{Error, Result};
 /// Rows of the pieces of prefill that are measured.
 const ROWS: [usize; 4] = [8, 24, 64, 128];
 /// Rows that the kernels of prefill take together, on software adapters and on others.
-const ROWS_TOGETHER: (usize, usize) = (8, 16);
+pub(super) const ROWS_TOGETHER: (usize, usize) = (8, 16);
 /// Tokens of context behind which a token is measured; and, the last, a piece of so many rows.
 const CONTEXTS: [usize; 2] = [16, 1024];
 const ROWS_BEHIND: usize = 24;

@@ -61,7 +61,9 @@ impl Engine {
         let widths: Widths = widths.iter().chain([capacity.widths[0]]).collect();
         // Rows of the pieces: full ones, what is left, which gives the first token, and the tokens after it.
         let full = (tokens > most).then_some((most, false));
-        let pieces = [full, Some((tokens.saturating_sub(1) % most + 1, true)), Some((1, true))];
+        let rest = tokens.saturating_sub(1) % most + 1;
+        let last = device.piece_of(rest, most);
+        let pieces = [full, Some((last, last == rest)), Some((1, true))];
         let mut wanted: Vec<(usize, bool)> = Vec::new();
         for (rows, samples) in pieces.into_iter().flatten() {
             let key = device.alike(level, rows, widths, samples);
