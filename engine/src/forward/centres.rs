@@ -3,8 +3,8 @@
 //! embedding is measured once, on a text of our own; embedded, and averaged over a chunk's positions, these are that chunk's
 //! centre, which is taken off before quantising and put back as one product a chunk and query. It follows from the medians and the
 //! chunk's number, so it takes no byte of a chunk. Any vector would give the same keys back but for rounding: the medians
-//! need not be exact, only the same when a chunk is read as when it was written. The mean would not do: keys of a few tokens are
-//! so large that they draw it away from all others (Qwen2.5-Coder-0.5B at 4 bits lost six times as much on one text).
+//! need not be exact, only the same when a chunk is read as when it was written. A mean is drawn away from most keys by those of a
+//! few tokens: on one text it cost Qwen2.5-Coder-0.5B 18.6 % of perplexity at 4 bits, medians 1.6 (on another 1.3 and 2.0).
 //!
 //! Where a model adds biases to its keys, these are taken and nothing is measured: they serve as well. Elsewhere the first chunk
 //! stays as it is: it holds the token that attention rests on where it seeks nothing, whose key is unlike all others.
