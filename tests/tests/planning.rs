@@ -109,17 +109,25 @@ fn what_is_appended_is_shortened_and_nothing_else() {
     assert_eq!((plan.tokens, plan.text.as_str(), plan.kept_words), (turn.clone(), MESSAGE, all));
     assert_eq!(plan.kept_tokens, plan.prompt_tokens);
 
-    // Two fifths of the words that may go; the first three may not.
+    // Two fifths of the words, the first three of them among those.
     let marked = |word: usize| word < 3;
     let wish = prompt_level(40);
     let shorter = block_on(service.plan_prompt("mail", id, Appended::Message(MESSAGE), &marked, &planner, &wish));
     let plan = shorter.expect("a plan");
     assert_eq!((plan.encoder, plan.words), (EncoderUse::Used, all));
-    assert_eq!(plan.kept_words, 3 + ((all - 3) * 40).div_ceil(100));
+    assert_eq!(plan.kept_words, (all * 40).div_ceil(100));
     assert!(plan.text.starts_with("The meeting is"), "{}", plan.text);
     assert!(plan.kept_tokens < plan.prompt_tokens && plan.prompt_tokens < turn.len(), "{plan:?}");
     // What the template writes around a message is there, whole.
     assert_eq!(plan.tokens, block_on(service.turn("mail", id, &plan.text)).expect("tokens"));
+
+    // Where more than that must stay there is nothing to choose among, and the encoder is not asked.
+    let (most, fifth) = (|word: usize| word < 14, prompt_level(20));
+    let least = block_on(service.plan_prompt("mail", id, Appended::Message(MESSAGE), &most, &planner, &fifth));
+    let least = least.expect("a plan");
+    assert_eq!((least.encoder, least.kept_words, least.decision.pair.prompt), (EncoderUse::Aside, 14, 20));
+    assert_eq!(least.text.split_whitespace().count(), 14);
+    assert!(MESSAGE.starts_with(least.text.trim_end()), "{}", least.text);
 
     // That is what the context holds then.
     block_on(service.make_ready("mail", id, 100, plan.tokens.len(), 0)).expect("a device");

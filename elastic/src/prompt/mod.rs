@@ -6,7 +6,7 @@
 mod shorten;
 mod words;
 
-pub use shorten::{join, shorten, shorten_to};
+pub use shorten::{join, shorten};
 pub use words::{Word, words};
 
 #[cfg(test)]

@@ -17,11 +17,7 @@ use super::Word;
 /// assert_eq!(join(text, &words, &kept), "Answer what capital France?");
 /// ```
 pub fn shorten(words: &[Word], scores: &[f32], percent: u32, keep: &[bool]) -> Vec<usize> {
-    shorten_to(words, scores, (words.len() * percent.min(100) as usize).div_ceil(100), keep)
-}
-
-/// As [`shorten`], with at most `room` words; more where `keep` marks more.
-pub fn shorten_to(words: &[Word], scores: &[f32], room: usize, keep: &[bool]) -> Vec<usize> {
+    let room = (words.len() * percent.min(100) as usize).div_ceil(100);
     let marked = |i: usize| keep.get(i).copied().unwrap_or(false);
     let score = |i: usize| scores.get(i).copied().filter(|s| !s.is_nan());
     let (mut kept, mut others): (Vec<usize>, Vec<usize>) = (0..words.len()).partition(|i| marked(*i));

@@ -2,8 +2,9 @@
 
 use super::{Profile, Target};
 
-/// Prompt levels that are tried, in percent of the words.
-pub const PROMPT_LEVELS: [u32; 5] = [20, 40, 60, 80, 100];
+/// Prompt levels that are tried, in percent of the words. At 0 nothing but words that stay is left; where there are none it is
+/// not tried.
+pub const PROMPT_LEVELS: [u32; 6] = [0, 20, 40, 60, 80, 100];
 
 /// Where a target cannot be met, choices are as near to it as the nearest that take up to this times as long.
 const NEAR: f64 = 1.1;
@@ -11,7 +12,7 @@ const NEAR: f64 = 1.1;
 /// A prompt level and a model level, in percent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Pair {
-    /// Share of the prompt's words that is read.
+    /// Share of the prompt's words that is read. Words that stay whatever it is count towards it.
     pub prompt: u32,
     /// Level of the sub-model.
     pub level: u32,
@@ -27,6 +28,10 @@ pub struct Request<'a> {
     /// Of those, tokens that are left at a prompt level where they were counted: percent, tokens. Of other levels it is taken that
     /// words are as long as each other.
     pub counted: &'a [(u32, usize)],
+    /// Words of the prompt: what an encoder would read.
+    pub words: usize,
+    /// Of those, words that stay at every prompt level.
+    pub stay: usize,
     /// Tokens that must be run whatever is left out: templates, questions.
     pub fixed: usize,
     /// Tokens before them, which are there already.
@@ -35,12 +40,30 @@ pub struct Request<'a> {
     pub stale: &'a [(u32, usize)],
     /// Milliseconds that pass before prefill: restoring a context, waiting.
     pub before_ms: f64,
-    /// Words of the prompt: what an encoder would read.
-    pub words: usize,
     /// Milliseconds that the encoder took where it has read them: they are part of every choice's time.
     pub encoded_ms: Option<f64>,
     /// Shares of the target that are left free for what predictions are off by: of TTFT, of TPOT.
     pub margin: (f64, f64),
+}
+
+impl Request<'_> {
+    /// Words that are left at a prompt level of those that may go.
+    pub fn left(&self, percent: u32) -> usize {
+        let wanted = (self.words * percent.min(100) as usize).div_ceil(100);
+        wanted.saturating_sub(self.stay).min(self.words.saturating_sub(self.stay))
+    }
+
+    /// Whether a prompt level leaves some of those words and drops others: then an encoder must say which.
+    pub fn must_choose(&self, percent: u32) -> bool {
+        percent < 100 && self.left(percent) > 0
+    }
+
+    /// Tokens that are left at a prompt level of those that can be left out.
+    fn tokens_left(&self, percent: u32) -> usize {
+        let counted = self.counted.iter().find(|(of, _)| *of == percent);
+        let may_go = self.words.saturating_sub(self.stay).max(1);
+        counted.map_or_else(|| (self.prompt * self.left(percent)).div_ceil(may_go), |(_, tokens)| *tokens)
+    }
 }
 
 /// What the caller wants of the answer to be fixed.
@@ -57,6 +80,8 @@ pub struct Restriction {
 pub struct Hints {
     /// Of prompt levels: percent, score.
     pub prompt: Vec<(u32, f64)>,
+    /// The same where words stay, such as a question behind examples. Empty: as `prompt`.
+    pub before_what_stays: Vec<(u32, f64)>,
     /// Of model levels: percent, score.
     pub level: Vec<(u32, f64)>,
 }
@@ -68,6 +93,7 @@ impl Hints {
     /// worse than 100, lie on lines to it.
     pub fn prior() -> Self {
         let prompt = [(20, -4.74), (40, -1.52), (60, -0.57), (80, -0.28), (100, 0.0)];
+        let before_what_stays = [(0, -0.99), (20, -0.99), (40, -0.99), (60, -0.99), (80, -0.99), (100, 0.0)];
         let level = [
             (20, -2.49),
             (30, -2.20),
@@ -79,7 +105,7 @@ impl Hints {
             (90, -0.05),
             (100, 0.0),
         ];
-        Self { prompt: prompt.to_vec(), level: level.to_vec() }
+        Self { prompt: prompt.to_vec(), before_what_stays: before_what_stays.to_vec(), level: level.to_vec() }
     }
 
     fn of(scores: &[(u32, f64)], percent: u32) -> f64 {
@@ -88,9 +114,10 @@ impl Hints {
         below.or(scores.first()).map_or(0.0, |(_, score)| *score)
     }
 
-    /// Score of a pair.
-    pub fn score(&self, pair: Pair) -> f64 {
-        Self::of(&self.prompt, pair.prompt) + Self::of(&self.level, pair.level)
+    /// Score of a pair; `stay`: some of the prompt's words stay at every level.
+    pub fn score(&self, pair: Pair, stay: bool) -> f64 {
+        let prompt = if stay && !self.before_what_stays.is_empty() { &self.before_what_stays } else { &self.prompt };
+        Self::of(prompt, pair.prompt) + Self::of(&self.level, pair.level)
     }
 }
 
@@ -110,13 +137,13 @@ pub struct Decision {
     pub feasible: bool,
 }
 
-/// The best feasible pair. With `encoder` its cost counts wherever the prompt is shortened; it is not run where the whole
-/// prompt can be read at a level that is as good. Where nothing is feasible, it is the best of the pairs that miss the target by
+/// The best feasible pair. With `encoder` its cost counts wherever it must choose among words; it is not run where the whole
+/// prompt can be read at a level that is as good, or where nothing but words that stay is left. Where nothing is feasible, it is the best of the pairs that miss the target by
 /// hardly more than the nearest does: a target that is missed anyway is not worth a worse answer for a moment.
 pub fn decide(profile: &Profile, request: &Request<'_>, hints: &Hints, encoder: bool, fixed: Restriction) -> Decision {
     let prompts = PROMPT_LEVELS.iter().copied().filter(|p| match fixed.prompt {
         Some(only) => *p == only,
-        None => *p == 100 || (encoder && request.prompt > 0),
+        None => *p == 100 || (encoder && request.prompt > 0 && (*p > 0 || request.stay > 0)),
     });
     let prompts: Vec<u32> = match fixed.prompt {
         Some(only) if !PROMPT_LEVELS.contains(&only) => vec![only],
@@ -131,7 +158,7 @@ pub fn decide(profile: &Profile, request: &Request<'_>, hints: &Hints, encoder: 
     let all: Vec<Decision> = all.collect();
     let good = all.iter().filter(|d| d.feasible);
     // Of equals the one that needs no encoder, then the faster one.
-    let rank = |d: &&Decision| (hints.score(d.pair), -d.encoder_ms, -d.ttft_ms);
+    let rank = |d: &&Decision| (hints.score(d.pair, request.stay > 0), -d.encoder_ms, -d.ttft_ms);
     let best = good.max_by(|a, b| order(rank(a), rank(b)));
     let least = all.iter().map(|d| missed(d, request)).fold(f64::INFINITY, f64::min);
     let near = || all.iter().filter(|d| missed(d, request) <= NEAR * least).max_by(|a, b| order(rank(a), rank(b)));
@@ -149,14 +176,12 @@ fn missed(d: &Decision, request: &Request<'_>) -> f64 {
 }
 
 fn price(profile: &Profile, request: &Request<'_>, encoder: bool, pair: Pair) -> Decision {
-    let counted = request.counted.iter().find(|(percent, _)| *percent == pair.prompt);
-    let even = || (request.prompt as f64 * f64::from(pair.prompt) / 100.0).ceil() as usize;
-    let kept = counted.map_or_else(even, |(_, tokens)| *tokens);
+    let kept = request.tokens_left(pair.prompt);
     let named = request.stale.iter().filter(|(level, _)| *level <= pair.level);
     let stale = named.max_by_key(|(level, _)| *level).map_or(0, |(_, tokens)| *tokens);
     let before = request.context - stale.min(request.context);
     let tokens = request.fixed + kept + stale.min(request.context);
-    let would_take = if encoder && pair.prompt < 100 { profile.encoder_ms(request.words) } else { 0.0 };
+    let would_take = if encoder && request.must_choose(pair.prompt) { profile.encoder_ms(request.words) } else { 0.0 };
     let encoder_ms = request.encoded_ms.unwrap_or(would_take);
     let prefill_ms = profile.ttft_ms(pair.level, tokens, before);
     let ttft_ms = request.before_ms + encoder_ms + prefill_ms;
@@ -182,11 +207,12 @@ mod tests {
             target,
             prompt: 200,
             counted: &[],
+            words: 150,
+            stay: 0,
             fixed: 20,
             context: 0,
             stale: &[],
             before_ms: 0.0,
-            words: 150,
             encoded_ms: None,
             margin,
         }
@@ -226,12 +252,13 @@ mod tests {
         assert!(!d.feasible && d.pair.prompt >= 60, "{d:?}");
         assert!(d.tpot_ms <= NEAR * profile().tpot_ms(20, 60), "{d:?}");
         let fastest = Pair { prompt: 20, level: 20 };
-        assert!(Hints::prior().score(d.pair) > Hints::prior().score(fastest), "{d:?}");
+        assert!(Hints::prior().score(d.pair, false) > Hints::prior().score(fastest, false), "{d:?}");
     }
 
     #[test]
     fn the_head_is_followed_only_to_what_is_feasible() {
-        let hints = Hints { prompt: vec![(20, 5.0), (100, 0.0)], level: vec![(20, 0.0), (40, 9.0), (60, 0.0)] };
+        let level = vec![(20, 0.0), (40, 9.0), (60, 0.0)];
+        let hints = Hints { prompt: vec![(20, 5.0), (100, 0.0)], level, ..Hints::default() };
         let decided = |ttft| decide(&profile(), &request(ttft, 1e9), &hints, true, Restriction::default());
         assert_eq!(decided(1e9).pair, Pair { prompt: 20, level: 40 });
         assert!(decided(1e9).encoder_ms > 0.0);
@@ -268,6 +295,21 @@ mod tests {
         };
         assert!(at(&r, 20) > at(&request(1e9, 1e9), 20) && at(&r, 60) == at(&request(1e9, 1e9), 60));
         assert_eq!(at(&r, 20), at(&Request { prompt: 350, ..request(1e9, 1e9) }, 20));
+    }
+
+    #[test]
+    fn words_that_stay_count_towards_a_prompt_level() {
+        // A question of 30 words, 40 tokens, behind 120 words of examples, 160 tokens.
+        let r = Request { stay: 30, prompt: 160, fixed: 60, ..request(1e9, 1e9) };
+        assert_eq!([100, 60, 40, 20, 0].map(|percent| r.left(percent)), [120, 60, 30, 0, 0]);
+        assert_eq!([100, 60, 20, 0].map(|percent| r.must_choose(percent)), [false, true, false, false]);
+        let at = |prompt| {
+            let only = Restriction { prompt: Some(prompt), level: Some(100) };
+            decide(&profile(), &r, &Hints::prior(), true, only)
+        };
+        assert!(at(60).encoder_ms > 0.0 && at(20).encoder_ms == 0.0, "nothing is to be chosen where nothing else is left");
+        assert_eq!(at(20).ttft_ms, profile().ttft_ms(100, 60, 0));
+        assert_eq!(at(100).ttft_ms, profile().ttft_ms(100, 220, 0));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use concertina_trainer::heads::bench;
 use concertina_trainer::heads::decisions::{self, decisions};
 use concertina_trainer::heads::encode::encode;
 use concertina_trainer::heads::make::heads;
-use concertina_trainer::heads::report::prompt_levels;
+use concertina_trainer::heads::report::{example_levels, prompt_levels};
 use concertina_trainer::heads::table;
 use concertina_trainer::minilm::MiniLm;
 use concertina_trainer::watch::Lines;
@@ -81,6 +81,20 @@ enum Command {
         #[command(flatten)]
         encoder: Encoder,
         /// Held-out prompts
+        #[arg(long, default_value_t = 120)]
+        held_out: usize,
+    },
+    /// The same behind examples, of which words may be dropped while the question stays
+    Examples {
+        #[command(flatten)]
+        encoder: Encoder,
+        /// The heads file
+        #[arg(long)]
+        heads: PathBuf,
+        /// Examples before each question
+        #[arg(long, default_value_t = 5)]
+        examples: usize,
+        /// Held-out questions
         #[arg(long, default_value_t = 120)]
         held_out: usize,
     },
@@ -249,11 +263,17 @@ fn main() -> Result<()> {
         }
         Command::Prompts { encoder, held_out } => {
             let report = prompt_levels(&encoder.order(), held_out, &mut watch)?;
-            println!("{}", table::text(&report.cells));
+            println!("{}", table::text(table::PROMPTS, &report.cells));
             for (row, agreement) in &report.agreement {
                 println!("{row}: rank correlation {:.3} ± {:.3} with the labels", agreement.mean, agreement.within);
             }
             println!("{}", serde_json::to_string(&report)?);
+        }
+        Command::Examples { encoder, heads, examples, held_out } => {
+            let heads = Heads::from_bytes(&std::fs::read(heads)?)?;
+            let cells = example_levels(&encoder.order(), &heads, examples, held_out, &mut watch)?;
+            println!("{}", table::text(table::EXAMPLES, &cells));
+            println!("{}", serde_json::to_string(&cells)?);
         }
         Command::Decisions { encoder, held_out } => {
             let picks = decisions(&encoder.order(), held_out, &mut watch)?;

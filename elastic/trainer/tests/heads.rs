@@ -11,7 +11,7 @@ use concertina_trainer::heads::decision::{Decider, DecisionTraining, Goal};
 use concertina_trainer::heads::encoded::Encoded;
 use concertina_trainer::heads::grid::{Grid, MEASURED_MODEL, MEASURED_PROMPT, Outcome, PROMPT_LEVELS};
 use concertina_trainer::heads::labels::Labels;
-use concertina_trainer::heads::prompts::Prompt;
+use concertina_trainer::heads::prompts::{Kind, Prompt};
 use concertina_trainer::heads::score::{Lesson, ScoreTraining, Scorer};
 use concertina_trainer::minilm::MiniLm;
 use concertina_trainer::random::Random;
@@ -82,7 +82,7 @@ fn prompt(random: &mut Random, more: &str) -> Prompt {
     let at = random.below(words.len());
     words.insert(at, more);
     let query = format!("Question: {}", words.join(" "));
-    Prompt::new(&Question { task: 0, query, choices: vec!["a".into(), "b".into()], right: 0 }, &[])
+    Prompt::new(&Question { task: 0, query, choices: vec!["a".into(), "b".into()], right: 0 }, &[], Kind::Mixed)
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! A call with a target: how much of its prompt and of the model it gets (ElastiLM, arXiv 2409.09071).
 
-use concertina_elastic::prompt::{Word, join, shorten_to, words};
+use concertina_elastic::prompt::{join, shorten, words};
 use concertina_elastic::slo::{Class, Curve, Decision, Hints, PROMPT_LEVELS, Request, Restriction, Target};
 use concertina_formats::Model;
 use web_time::Instant;
@@ -36,7 +36,7 @@ impl Wish {
 pub struct Prompt<'a> {
     /// The part that may be shortened.
     pub text: &'a str,
-    /// Words of it that stay, by number; of the rest a prompt level keeps its share.
+    /// Words of it that stay, by number, whatever the prompt level; they count towards it.
     pub keep: &'a dyn Fn(usize) -> bool,
     /// All tokens that are run for such a text: the template's too.
     pub tokens: &'a dyn Fn(&Model, &str) -> Result<Vec<u32>>,
@@ -53,7 +53,8 @@ pub struct Prompt<'a> {
 pub enum EncoderUse {
     /// None is loaded, or the prompt is too short for one.
     None,
-    /// The whole prompt could be read at a level that is as good, the encoder's time counted: it was not run.
+    /// It was not run: the whole prompt could be read at a level that is as good, the encoder's time counted, or nothing but
+    /// words that stay was left, among which there is nothing to choose.
     Aside,
     /// It read the prompt.
     Used,
@@ -140,11 +141,12 @@ impl Planner {
             target,
             prompt: 0,
             counted: &[],
+            words: 0,
+            stay: 0,
             fixed: prompt,
             context,
             stale,
             before_ms,
-            words: 0,
             encoded_ms: None,
             margin,
         };
@@ -162,17 +164,19 @@ impl Planner {
         let of_text = words(prompt.text);
         let target = self.target_of(wish, whole.len(), prompt.context);
         // Words that may go, and their share of the tokens.
-        let droppable = (0..of_text.len()).filter(|word| !(prompt.keep)(*word)).count();
+        let marked: Vec<bool> = (0..of_text.len()).map(prompt.keep).collect();
+        let droppable = marked.iter().filter(|marked| !**marked).count();
         let of_prompt = (whole.len() - fixed) * droppable / of_text.len().max(1);
         let request = Request {
             target,
             prompt: of_prompt,
             counted: &[],
+            words: of_text.len(),
+            stay: of_text.len() - droppable,
             fixed: whole.len() - of_prompt,
             context: prompt.context,
             stale: prompt.stale,
             before_ms: prompt.before_ms,
-            words: of_text.len(),
             encoded_ms: None,
             margin: self.margin(),
         };
@@ -194,13 +198,21 @@ impl Planner {
             took_ms: 0.0,
         };
         if has_encoder && first.pair.prompt < 100 {
-            let encoded = engine.encode(prompt.text, self.percents(&request)).await?;
-            plan.encoder = EncoderUse::Used;
-            let hints = self.trusts_heads().then(|| hints(engine, &encoded)).flatten();
+            let (mut scores, mut heads, mut only) = (Vec::new(), None, only);
+            if request.must_choose(first.pair.prompt) {
+                let encoded = engine.encode(prompt.text, self.percents(&request)).await?;
+                plan.encoder = EncoderUse::Used;
+                heads = self.trusts_heads().then(|| hints(engine, &encoded)).flatten();
+                scores = encoded.scores;
+            } else {
+                // Nothing but what stays is left: no word needs a score.
+                only.prompt = Some(first.pair.prompt);
+            }
             // Words are not as long as each other: the choice is made by the tokens of each shortened text.
             let levels = only.prompt.map_or_else(|| PROMPT_LEVELS.to_vec(), |percent| vec![percent]);
-            let shortened = levels.into_iter().filter(|percent| *percent < 100).map(|percent| {
-                let kept = kept(&of_text, &encoded, percent, prompt.keep);
+            let shorter = levels.into_iter().filter(|percent| *percent < 100 && (*percent > 0 || request.stay > 0));
+            let shortened = shorter.map(|percent| {
+                let kept = shorten(&of_text, &scores, percent, &marked);
                 let text = join(prompt.text, &of_text, &kept);
                 let tokens = (prompt.tokens)(&engine.model, &text)?;
                 Ok(Shortened { percent, words: kept.len(), text, tokens })
@@ -208,9 +220,9 @@ impl Planner {
             let shortened = shortened.collect::<Result<Vec<Shortened>>>()?;
             let counted = |of: &Shortened| (of.percent, of.tokens.len().saturating_sub(request.fixed));
             let counted: Vec<(u32, usize)> = shortened.iter().map(counted).collect();
-            let encoded_ms = Some(begin.elapsed().as_secs_f64() * 1e3);
+            let encoded_ms = (plan.encoder == EncoderUse::Used).then(|| begin.elapsed().as_secs_f64() * 1e3);
             let request = Request { counted: &counted, encoded_ms, ..request };
-            plan.decision = self.decide(&request, hints.as_ref(), true, only);
+            plan.decision = self.decide(&request, heads.as_ref(), true, only);
             let chosen = shortened.into_iter().find(|of| of.percent == plan.decision.pair.prompt);
             if let Some(Shortened { words, text, tokens, .. }) = chosen {
                 plan.kept_words = words;
@@ -249,15 +261,6 @@ impl Planner {
     }
 }
 
-/// Words that stay.
-fn kept(of_text: &[Word], encoded: &Encoded, percent: u32, keep: &dyn Fn(usize) -> bool) -> Vec<usize> {
-    let marked: Vec<bool> = (0..of_text.len()).map(keep).collect();
-    let stay = marked.iter().filter(|marked| **marked).count();
-    // The level is of the words that may go; those that stay come on top.
-    let wanted = stay + ((of_text.len() - stay) * percent as usize).div_ceil(100);
-    shorten_to(of_text, &encoded.scores, wanted, &marked)
-}
-
 /// What the decision head says, as logarithms of probabilities.
 fn hints(engine: &Engine, encoded: &Encoded) -> Option<Hints> {
     let heads = engine.heads()?;
@@ -267,6 +270,7 @@ fn hints(engine: &Engine, encoded: &Encoded) -> Option<Hints> {
         levels.iter().zip(logits).map(|(level, l)| (*level, f64::from(l - most) - sum.ln())).collect()
     };
     Some(Hints {
+        before_what_stays: Vec::new(),
         prompt: scores(&heads.prompt_levels, &encoded.decision.prompt),
         level: scores(&heads.model_levels, &encoded.decision.model),
     })

@@ -8,7 +8,7 @@ use concertina_formats::Model;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::prompts::{Prompt, prompts};
+use super::prompts::{Kind, Prompt, prompts};
 use crate::compare::read_package;
 use crate::data::{Question, Split, fetch_all, read_questions};
 use crate::file;
@@ -38,6 +38,8 @@ pub struct Order {
 
 /// Prompts longer than this are left out: what labelling costs grows with the square.
 const MAX_WORDS: usize = 90;
+/// The same for prompts that are only measured.
+const MAX_WORDS_MEASURED: usize = 240;
 
 /// An opened model with its package, and questions.
 pub struct Bench {
@@ -93,21 +95,22 @@ impl Bench {
 
     /// Training prompts from the `first` of them on.
     pub fn train(&self, first: usize, count: usize) -> Vec<Prompt> {
-        let mut found = self.drawn(&self.train, first + count, 1);
+        let mut found = self.drawn(&self.train, first + count, 1, Kind::Mixed);
         found.drain(..first.min(found.len()));
         found
     }
 
     /// Held-out prompts, the same for every seed. Their examples are from the train split.
-    pub fn held_out(&self, count: usize) -> Vec<Prompt> {
-        self.drawn(&self.held_out, count, 0)
+    pub fn held_out(&self, count: usize, kind: Kind) -> Vec<Prompt> {
+        self.drawn(&self.held_out, count, 0, kind)
     }
 
-    fn drawn(&self, questions: &[Question], count: usize, stage: u64) -> Vec<Prompt> {
+    fn drawn(&self, questions: &[Question], count: usize, stage: u64, kind: Kind) -> Vec<Prompt> {
         let seed = if stage == 0 { 0 } else { self.seed.wrapping_mul(1000).wrapping_add(stage) };
         // A third more than is wanted, for those that are too long.
-        let mut found = prompts(questions, &self.train, count + count / 3 + 8, seed);
-        found.retain(|prompt| prompt.words.len() <= MAX_WORDS);
+        let mut found = prompts(questions, &self.train, count + count / 3 + 8, seed, kind);
+        let most = if kind == Kind::Mixed { MAX_WORDS } else { MAX_WORDS_MEASURED };
+        found.retain(|prompt| prompt.words.len() <= most);
         found.truncate(count);
         found
     }

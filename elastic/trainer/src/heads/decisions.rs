@@ -7,6 +7,7 @@ use super::bench::{Bench, Order};
 use super::decision::{Decider, Goal};
 use super::grid::{Grid, Outcome, TPOT_TARGETS, TTFT_TARGETS, answer_all};
 use super::make::{Answered, decision_head, encoded, score_head, training_questions};
+use super::prompts::Kind;
 use crate::minilm::MiniLm;
 use crate::stats::{Mean, mean};
 use crate::watch::Watch;
@@ -58,7 +59,7 @@ pub fn decisions(order: &Order, count: usize, watch: &mut dyn Watch) -> Result<V
         let (decider, _) = decision_head(&bench, &minilm, order, &grid, &train, goal, watch)?;
         deciders.push(Decider::restored(&decider.stored()?, minilm.heads)?);
     }
-    let read = encoded(&minilm, bench.held_out(count))?;
+    let read = encoded(&minilm, bench.held_out(count, Kind::Mixed))?;
     let outcomes = answer_all(&bench, "pairs-held-out", &scored.name, &scored.scorer, &read, watch)?;
     let held_out = Answered { read, outcomes };
     let mut by_target = Vec::new();

@@ -36,17 +36,27 @@ pub struct Logits {
     pub model: Vec<f32>,
 }
 
+/// The score head of a heads file.
+///
+/// # Errors
+/// If the heads are of another encoder.
+pub(super) fn stored_scorer(minilm: &MiniLm, heads: &Heads) -> Result<Scorer> {
+    let id = &heads.encoder;
+    ensure!(id.source_blake3 == minilm.hash, "the heads are of another encoder ({})", id.source_blake3);
+    ensure!(id.bottom_layers == BOTTOM, "a bottom of {} layers; {BOTTOM} are computed", id.bottom_layers);
+    Scorer::restored(&heads.score, id.heads)
+}
+
 /// Read a text with stored heads, for the first and the last target of each kind.
 ///
 /// # Errors
 /// If the heads are of another encoder, or candle refuses.
 pub fn encode(minilm: &MiniLm, heads: &Heads, text: &str) -> Result<Opinion> {
+    let scorer = stored_scorer(minilm, heads)?;
     let id = &heads.encoder;
-    ensure!(id.source_blake3 == minilm.hash, "the heads are of another encoder ({})", id.source_blake3);
-    ensure!(id.bottom_layers == BOTTOM, "a bottom of {} layers; {BOTTOM} are computed", id.bottom_layers);
     let split = words(text);
     let encoded = Encoded::of(minilm, text, &split)?;
-    let scores = Scorer::restored(&heads.score, id.heads)?.ranking(&encoded)?;
+    let scores = scorer.ranking(&encoded)?;
     let decision = &heads.decision;
     let layer = Layer::restored(&decision.layer)?;
     let (prompt, model) = (restored_linear(&decision.prompt)?, restored_linear(&decision.model)?);

@@ -84,7 +84,10 @@ fn left_out(reader: &Reader<'_>, prompt: &Prompt) -> Result<(f32, Vec<f32>)> {
 }
 
 /// `−g·e` and the model's surprise, word by word.
-fn first_order(reader: &Reader<'_>, net: &Net, prompt: &Prompt) -> Result<(Vec<f32>, Vec<f32>)> {
+///
+/// # Errors
+/// As [`labels`].
+pub(super) fn first_order(reader: &Reader<'_>, net: &Net, prompt: &Prompt) -> Result<(Vec<f32>, Vec<f32>)> {
     let mut ids = reader.tokens(&prompt.text)?;
     let tokens = ids.len();
     let answer = reader.tokens(&prompt.choices[prompt.right])?;

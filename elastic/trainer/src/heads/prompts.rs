@@ -7,8 +7,25 @@ use crate::random::Random;
 
 /// Words that frame a question. Those of the question itself are never dropped; those of examples may be.
 const FRAME: [&str; 3] = ["Question:", "Goal:", "Answer:"];
-/// Examples before every second question.
-const EXAMPLES: usize = 2;
+
+/// What prompts are made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Every second question stands after two examples; all words but a question's frame may be dropped.
+    Mixed,
+    /// Every question stands after so many examples, and all of its words stay: an app's prompt before what it is asked.
+    Examples(usize),
+}
+
+impl Kind {
+    fn examples(self, place: usize) -> usize {
+        match self {
+            Self::Mixed if place.is_multiple_of(2) => 0,
+            Self::Mixed => 2,
+            Self::Examples(count) => count,
+        }
+    }
+}
 
 /// A prompt with the answers that may follow it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,7 +50,7 @@ pub struct Prompt {
 
 impl Prompt {
     /// `question` after `examples`, each of them with its right answer.
-    pub fn new(question: &Question, examples: &[&Question]) -> Self {
+    pub fn new(question: &Question, examples: &[&Question], kind: Kind) -> Self {
         let mut text = String::new();
         for example in examples {
             text.push_str(&format!("{} {}\n\n", example.query, example.choices[example.right]));
@@ -42,9 +59,10 @@ impl Prompt {
         text.push_str(&question.query);
         let words = words(&text);
         let first = words.iter().take_while(|word| word.text.start < begins).count();
-        let frames = |(i, word): (usize, &Word)| i >= first && FRAME.contains(&&text[word.text.clone()]);
+        let whole = matches!(kind, Kind::Examples(_));
+        let stays = |(i, word): (usize, &Word)| i >= first && (whole || FRAME.contains(&&text[word.text.clone()]));
         Self {
-            keep: words.iter().enumerate().map(frames).collect(),
+            keep: words.iter().enumerate().map(stays).collect(),
             question: first,
             examples: examples.len(),
             task: question.task,
@@ -87,9 +105,9 @@ impl Prompt {
     }
 }
 
-/// `count` prompts from `questions`, in an order drawn from `seed`; every second one has examples of its task, drawn from
+/// `count` prompts from `questions`, in an order drawn from `seed`; examples are of the question's task, drawn from
 /// `pool`. Questions of BoolQ are left out: they are several times as long, and ask for yes or no.
-pub fn prompts(questions: &[Question], pool: &[Question], count: usize, seed: u64) -> Vec<Prompt> {
+pub fn prompts(questions: &[Question], pool: &[Question], count: usize, seed: u64, kind: Kind) -> Vec<Prompt> {
     let asked = |question: &&Question| TASKS[question.task] != "boolq";
     let mut random = Random::new(seed);
     let mut order: Vec<&Question> = questions.iter().filter(asked).collect();
@@ -101,8 +119,8 @@ pub fn prompts(questions: &[Question], pool: &[Question], count: usize, seed: u6
         let others: Vec<&Question> =
             by_task[question.task].iter().copied().filter(|other| *other != question).collect();
         let drawn = |_| others[random.below(others.len())];
-        let count = if i % 2 == 0 || others.is_empty() { 0 } else { EXAMPLES };
-        Prompt::new(question, &(0..count).map(drawn).collect::<Vec<_>>())
+        let count = if others.is_empty() { 0 } else { kind.examples(i) };
+        Prompt::new(question, &(0..count).map(drawn).collect::<Vec<_>>(), kind)
     };
     order.into_iter().take(count).enumerate().map(prompt).collect()
 }
@@ -117,8 +135,8 @@ mod tests {
 
     #[test]
     fn the_frame_of_the_question_stays() {
-        let prompt =
-            Prompt::new(&question("Question: Where do fish live?\nAnswer:"), &[&question("Question: Why?\nAnswer:")]);
+        let (asked, example) = (question("Question: Where do fish live?\nAnswer:"), question("Question: Why?\nAnswer:"));
+        let prompt = Prompt::new(&asked, &[&example], Kind::Mixed);
         assert_eq!(prompt.text, "Question: Why?\nAnswer: the sea\n\nQuestion: Where do fish live?\nAnswer:");
         assert_eq!((prompt.question, prompt.words.len()), (5, 11));
         assert_eq!(prompt.example_lines(), [vec![0, 1], vec![2, 3, 4]]);
@@ -126,14 +144,19 @@ mod tests {
         assert_eq!(prompt.shortened(&scores, 20), "Question: fish\nAnswer:");
         assert_eq!(prompt.without(&[0, 1, 2, 3, 4]), "Question: Where do fish live?\nAnswer:");
         assert_eq!(prompt.choices[prompt.right], " the sea");
+        let whole = Prompt::new(&asked, &[&example], Kind::Examples(1));
+        assert_eq!(whole.shortened(&scores, 20), "Question: Where do fish live?\nAnswer:", "the question stays");
+        assert_eq!(whole.shortened(&[0.0, 1.0], 60), "Why?\n\nQuestion: Where do fish live?\nAnswer:");
     }
 
     #[test]
     fn fewer_prompts_are_the_first_of_more() {
         let pool: Vec<Question> = (0..20).map(|i| question(&format!("Question: {i}?\nAnswer:"))).collect();
-        let (few, many) = (prompts(&pool, &pool, 4, 1), prompts(&pool, &pool, 9, 1));
+        let of = |count, seed| prompts(&pool, &pool, count, seed, Kind::Mixed);
+        let (few, many) = (of(4, 1), of(9, 1));
         assert_eq!(few, many[..4]);
-        assert_eq!((many[0].examples, many[1].examples), (0, EXAMPLES));
-        assert_ne!(few, prompts(&pool, &pool, 4, 2));
+        assert_eq!((many[0].examples, many[1].examples), (0, 2));
+        assert_ne!(few, of(4, 2));
+        assert!(prompts(&pool, &pool, 4, 1, Kind::Examples(5)).iter().all(|prompt| prompt.examples == 5));
     }
 }

@@ -1,13 +1,16 @@
 //! What prompt levels and the score head are worth on held-out prompts.
 
 use anyhow::Result;
+use concertina_elastic::heads::Heads;
 use serde::Serialize;
 
 use super::bench::{Bench, Order};
-use super::labels::{Labels, label_all};
+use super::encode::stored_scorer;
+use super::labels::{Labels, first_order, label_all};
 use super::make::{encoded, score_head};
-use super::prompts::Prompt;
-use super::table::{Cell, measure};
+use super::prompts::Kind;
+use super::reader::Reader;
+use super::table::{self, Cell, Known, measure};
 use crate::minilm::MiniLm;
 use crate::stats::{Mean, mean, rank_correlation};
 use crate::watch::Watch;
@@ -29,28 +32,56 @@ pub fn prompt_levels(order: &Order, count: usize, watch: &mut dyn Watch) -> Resu
     let bench = Bench::open(order)?;
     let minilm = MiniLm::open(&order.minilm)?;
     let scored = score_head(&bench, &minilm, order, watch)?;
-    let prompts = bench.held_out(count);
+    let prompts = bench.held_out(count, Kind::Mixed);
     let labels = label_all(&bench, "labels-held-out", &prompts, 1, watch)?;
-    let read = encoded(&minilm, prompts)?;
-    let cells = measure(&bench, &scored.name, &scored.scorer, &read, &labels, watch)?;
-    let mut head = Vec::new();
-    for (_, encoded) in &read {
-        head.push(scored.scorer.ranking(encoded)?);
-    }
-    let agreement = |of: &dyn Fn(usize, &Labels) -> Vec<f32>| -> Mean {
-        let one = |(i, ((prompt, _), labels)): (usize, (&(Prompt, _), &Labels))| {
+    let read = encoded(&minilm, prompts)?.into_iter().zip(labels);
+    let known = |((prompt, encoded), labels)| Ok(Known { prompt, head: scored.scorer.ranking(&encoded)?, labels });
+    let known = read.map(known).collect::<Result<Vec<Known>>>()?;
+    let cells = measure(&bench, table::PROMPTS, &scored.name, &known, watch)?;
+    let agreement = |of: &dyn Fn(&Known) -> Vec<f32>| -> Mean {
+        let one = |known: &Known| {
+            let prompt = &known.prompt;
             let words: Vec<usize> = (prompt.question..prompt.words.len()).filter(|w| !prompt.keep[*w]).collect();
             let take = |values: &[f32]| words.iter().map(|w| values[*w]).collect::<Vec<f32>>();
-            rank_correlation(&take(&labels.effect), &take(&of(i, labels)))
+            rank_correlation(&take(&known.labels.effect), &take(&of(known)))
         };
-        mean(&read.iter().zip(&labels).enumerate().map(one).collect::<Vec<f64>>())
+        mean(&known.iter().map(one).collect::<Vec<f64>>())
     };
     let agreement = vec![
-        ("score head", agreement(&|i, _| head[i].clone())),
-        ("gradient", agreement(&|_, labels| labels.gradient.clone())),
-        ("size of the gradient", agreement(&|_, labels| labels.gradient.iter().map(|g| g.abs()).collect())),
-        ("surprisal", agreement(&|_, labels| labels.surprisal.clone())),
-        ("place", agreement(&|_, labels| (0..labels.effect.len()).map(|i| i as f32).collect())),
+        ("score head", agreement(&|known| known.head.clone())),
+        ("gradient", agreement(&|known| known.labels.gradient.clone())),
+        ("size of the gradient", agreement(&|known| known.labels.gradient.iter().map(|g| g.abs()).collect())),
+        ("surprisal", agreement(&|known| known.labels.surprisal.clone())),
+        ("place", agreement(&|known| (0..known.labels.effect.len()).map(|i| i as f32).collect())),
     ];
     Ok(PromptReport { cells, agreement })
+}
+
+/// Measure prompt levels on `count` held-out questions behind `examples` examples each, of which words may be dropped while
+/// the question stays. The score head is that of a heads file.
+///
+/// # Errors
+/// As [`prompt_levels`], or if the heads are of another encoder.
+pub fn example_levels(
+    order: &Order,
+    heads: &Heads,
+    examples: usize,
+    count: usize,
+    watch: &mut dyn Watch,
+) -> Result<Vec<Cell>> {
+    let bench = Bench::open(order)?;
+    let minilm = MiniLm::open(&order.minilm)?;
+    let scorer = stored_scorer(&minilm, heads)?;
+    let full = bench.net.full();
+    let reader = Reader::new(&bench.net, &bench.model.tokenizer, &full, None)?;
+    let prompts = bench.held_out(count, Kind::Examples(examples));
+    watch.begin("words of prompts", prompts.len());
+    let mut known = Vec::with_capacity(prompts.len());
+    for (prompt, encoded) in encoded(&minilm, prompts)? {
+        let (gradient, surprisal) = first_order(&reader, &bench.net, &prompt)?;
+        let labels = Labels { effect: Vec::new(), gradient, surprisal, whole: 0.0 };
+        known.push(Known { head: scorer.ranking(&encoded)?, prompt, labels });
+        watch.step(known.len(), "");
+    }
+    measure(&bench, table::EXAMPLES, &format!("stored, {examples} examples"), &known, watch)
 }

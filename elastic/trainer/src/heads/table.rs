@@ -4,19 +4,50 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use super::bench::Bench;
-use super::encoded::Encoded;
 use super::labels::Labels;
 use super::prompts::Prompt;
 use super::reader::{Answers, Reader};
-use super::score::Scorer;
 use crate::random::Random;
 use crate::stats::{Mean, mean};
 use crate::watch::Watch;
 
-/// Prompt levels of the table, beside 100.
-pub const LEVELS: [u32; 4] = [80, 60, 40, 20];
-/// Ways to choose words.
-pub const ROWS: [&str; 5] = ["score head", "oracle", "random", "truncation", "surprisal"];
+/// What a table has.
+#[derive(Debug, Clone, Copy)]
+pub struct Table {
+    /// Its records.
+    stage: &'static str,
+    /// Prompt levels, beside 100.
+    levels: &'static [u32],
+    /// Ways to choose words, the score head first.
+    rows: &'static [&'static str],
+    /// Parts of it: prompts with so many examples, or all.
+    parts: &'static [Option<usize>],
+}
+
+/// Any words may be dropped.
+pub const PROMPTS: Table = Table {
+    stage: "prompts",
+    levels: &[80, 60, 40, 20],
+    rows: &["score head", "oracle", "random", "truncation", "surprisal"],
+    parts: &[None, Some(0), Some(2)],
+};
+/// Words of examples may be dropped; at 0 % none of them is left.
+pub const EXAMPLES: Table = Table {
+    stage: "examples",
+    levels: &[80, 60, 40, 20, 0],
+    rows: &["score head", "random", "truncation", "surprisal"],
+    parts: &[None],
+};
+
+/// A prompt, and what is known of its words.
+pub struct Known {
+    /// The prompt.
+    pub prompt: Prompt,
+    /// The score head's scores.
+    pub head: Vec<f32>,
+    /// Other values.
+    pub labels: Labels,
+}
 
 /// Answers after the whole prompt, then by row and level.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -46,51 +77,49 @@ pub struct Cell {
 }
 
 /// Scores of a prompt's words by a row. Higher is kept.
-fn scores(row: &str, prompt: &Prompt, labels: &Labels, head: &[f32], seed: u64) -> Vec<f32> {
-    let n = prompt.words.len();
+fn scores(row: &str, known: &Known, seed: u64) -> Vec<f32> {
+    let n = known.prompt.words.len();
     match row {
-        "score head" => head.to_vec(),
-        "oracle" => labels.effect.clone(),
+        "score head" => known.head.clone(),
+        "oracle" => known.labels.effect.clone(),
         "random" => {
             let mut random = Random::new(seed);
             (0..n).map(|_| random.unit() as f32).collect()
         }
         "truncation" => (0..n).map(|i| i as f32).collect(),
-        _ => labels.surprisal.clone(),
+        _ => known.labels.surprisal.clone(),
     }
 }
 
-/// Measure; prompts that are in the records already are taken from there.
+/// Measure; prompts that are in the records already are taken from there. `head` names the score head.
 ///
 /// # Errors
 /// If the model refuses, or the records cannot be written.
 pub fn measure(
     bench: &Bench,
+    table: Table,
     head: &str,
-    scorer: &Scorer,
-    read: &[(Prompt, Encoded)],
-    labels: &[Labels],
+    known: &[Known],
     watch: &mut dyn Watch,
 ) -> Result<Vec<Cell>> {
-    let mut records = bench.records::<Found>("prompts", &format!("score head {head}"))?;
+    let mut records = bench.records::<Found>(table.stage, &format!("score head {head}"))?;
     let full = bench.net.full();
     let reader = Reader::new(&bench.net, &bench.model.tokenizer, &full, None)?;
-    watch.begin("held-out prompts, shortened", read.len());
-    for (i, ((prompt, encoded), labels)) in read.iter().zip(labels).enumerate().skip(records.found.len()) {
-        let head = scorer.ranking(encoded)?;
-        let mut texts = vec![prompt.text.clone()];
-        for row in ROWS {
-            let scores = scores(row, prompt, labels, &head, i as u64);
-            texts.extend(LEVELS.map(|level| prompt.shortened(&scores, level)));
+    watch.begin("held-out prompts, shortened", known.len());
+    for (i, known) in known.iter().enumerate().skip(records.found.len()) {
+        let mut texts = vec![known.prompt.text.clone()];
+        for row in table.rows {
+            let scores = scores(row, known, i as u64);
+            texts.extend(table.levels.iter().map(|level| known.prompt.shortened(&scores, *level)));
         }
-        records.add(Found { all: reader.answers(prompt, &texts)? })?;
+        records.add(Found { all: reader.answers(&known.prompt, &texts)? })?;
         watch.step(i + 1, "");
     }
-    let found: Vec<(&Prompt, &Found)> = read.iter().map(|(prompt, _)| prompt).zip(&records.found).collect();
-    Ok([None, Some(0), Some(2)].into_iter().flat_map(|examples| cells(&found, examples)).collect())
+    let found: Vec<(&Prompt, &Found)> = known.iter().map(|known| &known.prompt).zip(&records.found).collect();
+    Ok(table.parts.iter().flat_map(|examples| cells(table, &found, *examples)).collect())
 }
 
-fn cells(found: &[(&Prompt, &Found)], examples: Option<usize>) -> Vec<Cell> {
+fn cells(table: Table, found: &[(&Prompt, &Found)], examples: Option<usize>) -> Vec<Cell> {
     let own: Vec<_> = found.iter().filter(|(p, _)| examples.is_none_or(|n| p.examples == n)).collect();
     let rise = |prompt: &Prompt, found: &Found, at: usize| {
         found.all[at].surprise[prompt.right] - found.all[0].surprise[prompt.right]
@@ -109,19 +138,19 @@ fn cells(found: &[(&Prompt, &Found)], examples: Option<usize>) -> Vec<Cell> {
         }
     };
     let mut cells = vec![cell("whole", 100, 0, 0)];
-    for (r, row) in ROWS.into_iter().enumerate() {
-        for (l, level) in LEVELS.into_iter().enumerate() {
-            cells.push(cell(row, level, 1 + r * LEVELS.len() + l, 1 + l));
+    for (r, row) in table.rows.iter().enumerate() {
+        for (l, level) in table.levels.iter().enumerate() {
+            cells.push(cell(row, *level, 1 + r * table.levels.len() + l, 1 + l));
         }
     }
     cells
 }
 
 /// As text: for each kind of prompts, accuracy, then the rise of the surprise, then the score head's lead.
-pub fn text(cells: &[Cell]) -> String {
+pub fn text(table: Table, cells: &[Cell]) -> String {
     let mut out = String::new();
-    for examples in [None, Some(0), Some(2)] {
-        let own: Vec<&Cell> = cells.iter().filter(|cell| cell.examples == examples).collect();
+    for examples in table.parts {
+        let own: Vec<&Cell> = cells.iter().filter(|cell| cell.examples == *examples).collect();
         let Some(whole) = own.first() else { continue };
         let kind = match examples {
             None => "all prompts".into(),
@@ -131,19 +160,19 @@ pub fn text(cells: &[Cell]) -> String {
         let percent = |m: Mean| format!("{:.1} ± {:.1}", m.mean * 100.0, m.within * 100.0);
         let nats = |m: Mean| format!("{:+.2} ± {:.2}", m.mean, m.within);
         out.push_str(&format!("{kind}: {} prompts, {} % right at 100 %\n\n", whole.prompts, percent(whole.accuracy)));
-        let mut table = |title: &str, show: &dyn Fn(&Cell) -> String| {
-            let levels = LEVELS.map(|l| format!("{l} %")).join(" | ");
-            out.push_str(&format!("| {title} | {levels} |\n|---|{}\n", "---|".repeat(LEVELS.len())));
-            for row in ROWS {
-                let shown: Vec<String> = own.iter().filter(|c| c.row == row).map(|c| show(c)).collect();
+        let mut part = |title: &str, show: &dyn Fn(&Cell) -> String| {
+            let levels = table.levels.iter().map(|l| format!("{l} %")).collect::<Vec<_>>().join(" | ");
+            out.push_str(&format!("| {title} | {levels} |\n|---|{}\n", "---|".repeat(table.levels.len())));
+            for row in table.rows {
+                let shown: Vec<String> = own.iter().filter(|c| c.row == *row).map(|c| show(c)).collect();
                 out.push_str(&format!("| {row} | {} |\n", shown.join(" | ")));
             }
             out.push('\n');
         };
-        table("right answers, %", &|c| percent(c.accuracy));
-        table("rise of surprise at the right answer, nats", &|c| nats(c.rise));
-        table("more than the score head's, nats", &|c| nats(c.behind_head));
-        table("tokens read, %", &|c| format!("{:.0}", c.tokens * 100.0));
+        part("right answers, %", &|c| percent(c.accuracy));
+        part("rise of surprise at the right answer, nats", &|c| nats(c.rise));
+        part("more than the score head's, nats", &|c| nats(c.behind_head));
+        part("tokens read, %", &|c| format!("{:.0}", c.tokens * 100.0));
     }
     out
 }

@@ -12,12 +12,12 @@ use concertina::{Answer, EncoderUse, GenerateOptions, Planner, Prompt, Sampling,
 use pollster::block_on;
 use serde::{Deserialize, Serialize};
 
-use super::policy::{DROPPED, Policy};
+use super::policy::{Layers, Policy};
 use super::requests::Request;
 use crate::session::Session;
 
 /// Tokens that are generated for the times. The time for a token is the mean of all but the first.
-pub const TOKENS: usize = 8;
+pub const TOKENS: usize = 16;
 
 /// What a policy decided.
 #[derive(Debug, Clone)]
@@ -116,10 +116,10 @@ pub fn choose(
     planner: &Planner,
     request: &Request,
     policy: Policy,
-    single: u32,
+    (single, layers): (u32, Layers),
 ) -> Result<Chosen> {
     match policy {
-        Policy::Layers => without_layers(session, planner, request),
+        Policy::Layers => without_layers(session, planner, request, layers),
         _ => planned(session, planner, request, policy.only(single)),
     }
 }
@@ -147,18 +147,18 @@ pub fn planned(session: &mut Session, planner: &Planner, request: &Request, only
     })
 }
 
-/// The whole prompt, and as few layers as the target asks for. Levels below the table's are the sub-models without layers.
-fn without_layers(session: &Session, planner: &Planner, request: &Request) -> Result<Chosen> {
+/// The whole prompt, and as many layers as the target allows.
+fn without_layers(session: &Session, planner: &Planner, request: &Request, layers: Layers) -> Result<Chosen> {
     let tokens = tokens(session.engine.model(), request.prompt())?;
-    let out = Policy::layers_out(planner, session.engine.shapes().len(), request, tokens.len());
+    let (out, feasible) = layers.out(planner, request.class, tokens.len());
     Ok(Chosen {
-        level: if out == 0 { 100 } else { out },
+        level: Layers::level(out),
         layers: out > 0,
         prompt_level: 100,
         kept: 1.0,
         target: planner.target(request.class, tokens.len(), 0),
         predicted: None,
-        feasible: out < DROPPED,
+        feasible,
         encoder: false,
         decide_ms: 0.0,
         tokens,
@@ -168,6 +168,25 @@ fn without_layers(session: &Session, planner: &Planner, request: &Request) -> Re
 /// The space at the end of a prompt belongs to the choices, as in the harness.
 fn tokens(model: &Model, text: &str) -> concertina::Result<Vec<u32>> {
     Ok(model.tokenizer.encode_prompt(text.trim_end(), false)?)
+}
+
+/// Times to the first token and for each after it, of a prompt at a level: the least of a few calls.
+pub fn times(session: &mut Session, prompt: &[u32], level: u32) -> Result<(f64, f64)> {
+    let engine = &mut session.engine;
+    let mut context = engine.context()?;
+    let mut least = (f64::INFINITY, f64::INFINITY);
+    for _ in 0..3 {
+        context.truncate(0);
+        block_on(engine.make_ready(&mut context, level, prompt.len(), 0))?;
+        let answer = block_on(engine.generate(&mut context, prompt, &options(level), |_| ControlFlow::Continue(())))?;
+        least = (least.0.min(answer.ttft_ms), least.1.min(answer.tpot_ms));
+    }
+    Ok(least)
+}
+
+fn options(level: u32) -> GenerateOptions {
+    let sampling = Sampling::greedy();
+    GenerateOptions { max_tokens: TOKENS, sampling, level, ignore_end: true, ..GenerateOptions::default() }
 }
 
 /// What is known of a request at a choice; with `time` only its times are measured anew, and the planner learns from them.
@@ -188,16 +207,9 @@ pub fn run(
     }
     let engine = &mut session.engine;
     let mut context = engine.context()?;
-    let options = GenerateOptions {
-        max_tokens: TOKENS,
-        sampling: Sampling::greedy(),
-        level: chosen.level,
-        ignore_end: true,
-        ..GenerateOptions::default()
-    };
     block_on(engine.make_ready(&mut context, chosen.level, chosen.tokens.len(), 0))?;
     let go_on = |_: &str| ControlFlow::Continue(());
-    let answer: Answer = block_on(engine.generate(&mut context, &chosen.tokens, &options, go_on))?;
+    let answer: Answer = block_on(engine.generate(&mut context, &chosen.tokens, &options(chosen.level), go_on))?;
     if let Some(planner) = time.filter(|_| !chosen.layers) {
         planner.observe(&answer, 0.0);
     }

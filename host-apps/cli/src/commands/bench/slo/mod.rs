@@ -20,7 +20,7 @@ use pollster::block_on;
 use crate::cli::GlobalArgs;
 use crate::session::{Session, bar};
 use ask::{Chosen, Done};
-use policy::{DROPPED, Policy};
+use policy::{Layers, Policy};
 use records::{Record, Records};
 use requests::Request;
 use tally::Tally;
@@ -91,20 +91,20 @@ pub fn run(global: &GlobalArgs, args: &SloBenchArgs) -> Result<()> {
         Ok(())
     })?;
     let has_encoder = session.load_encoder()?;
-    drop_layers(&mut session, &args.layer_order)?;
     let policies = runnable(args, has_encoder);
     ensure!(!policies.is_empty(), "no policy is left to run");
     let mut planner = block_on(Planner::open(&mut session.engine, crate::tuning::host()))?;
     block_on(planner.measure_encoder(&mut session.engine))?;
     let mut outcomes = ask::Outcomes::open(args.outcomes.as_deref())?;
     let mut records = Records::open(args.records.as_deref(), &described(args, &session, &policies))?;
+    let layers = drop_layers(&mut session, &args.layer_order)?;
     let at_once = policies.iter().find(|policy| **policy == Policy::Single);
     let single = at_once.map_or(Ok(100), |policy| policy.single_level(&planner, &requests, &session))?;
     let shown = bar(requests.len() as u64, "{bar:30} {pos} of {len}, {eta} left, {msg}");
     let mut tallies: Vec<Tally> = policies.iter().map(|policy| Tally::new(*policy)).collect();
     for (number, request) in requests.iter().enumerate() {
         if records.known.len() <= number {
-            let done = one(&mut session, &mut planner, &mut outcomes, request, &policies, single)
+            let done = one(&mut session, &mut planner, &mut outcomes, request, &policies, (single, layers))
                 .with_context(|| format!("question {} of {}", request.question.id, request.app))?;
             records.add(Record { request: number, done })?;
             if number % KEEP_EVERY == 0 {
@@ -176,9 +176,9 @@ fn one(
     outcomes: &mut ask::Outcomes,
     request: &Request,
     policies: &[Policy],
-    single: u32,
+    of_policies: (u32, Layers),
 ) -> Result<Vec<(String, Done)>> {
-    let chosen = policies.iter().map(|policy| ask::choose(session, planner, request, *policy, single));
+    let chosen = policies.iter().map(|policy| ask::choose(session, planner, request, *policy, of_policies));
     let chosen: Vec<Chosen> = chosen.collect::<Result<_>>()?;
     let mut ran: Vec<(&Chosen, ask::Outcome)> = Vec::new();
     for of in &chosen {
@@ -195,17 +195,30 @@ fn one(
     policies.iter().zip(&chosen).map(done).collect()
 }
 
-/// Sub-models without some layers, as the levels that no table has: 1 for the first layer left out, 2 for the first two.
-fn drop_layers(session: &mut Session, order: &[usize]) -> Result<()> {
+/// Tokens of the prompt that what a layer takes is measured with.
+const MEASURED: usize = 97;
+
+/// Sub-models without some layers, the first of the order, the first two, and so on; and what each layer saves, measured
+/// without half of them.
+fn drop_layers(session: &mut Session, order: &[usize]) -> Result<Layers> {
     let shapes = session.engine.shapes();
     ensure!(order.iter().all(|layer| *layer < shapes.len()), "--layer-order names a layer that the model has not");
-    for count in 1..=order.len().min(DROPPED as usize) {
+    let most = order.len().min(Layers::MOST);
+    if most == 0 {
+        return Ok(Layers::default());
+    }
+    for count in 1..=most {
         let kept = |(i, shape): (usize, &concertina::LayerShape)| match order[..count].contains(&i) {
             true => LayerUnits { groups: 0, neurons: 0 },
             false => LayerUnits { groups: shape.groups, neurons: shape.neurons },
         };
         let layers = shapes.iter().enumerate().map(kept).collect();
-        session.engine.set_sub_model(SubModel { level: count as u32, layers })?;
+        session.engine.set_sub_model(SubModel { level: Layers::level(count as u32), layers })?;
     }
-    Ok(())
+    let vocab = session.engine.model().spec.vocab as u32;
+    let prompt: Vec<u32> = (0..MEASURED as u32).map(|i| i * 37 % vocab.max(1)).collect();
+    let half = most.div_ceil(2) as u32;
+    let (all, without) = (ask::times(session, &prompt, 100)?, ask::times(session, &prompt, Layers::level(half))?);
+    let saves = |all: f64, without: f64| ((1.0 - without / all) / f64::from(half)).max(0.0);
+    Ok(Layers { most: most as u32, saves: (saves(all.0, without.0), saves(all.1, without.1)) })
 }

@@ -2,13 +2,42 @@
 
 use anyhow::{Context as _, Result};
 use concertina::Planner;
-use concertina::elastic::slo::Restriction;
+use concertina::elastic::slo::{Class, Restriction};
 
 use super::requests::Request;
 use crate::session::Session;
 
-/// Most layers that the policy `dropped` leaves out; their sub-models take the levels 1 to this.
-pub const DROPPED: u32 = 18;
+/// The policy `dropped`: whole layers are left out, and the prompt is whole. Time goes down evenly with each.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Layers {
+    /// Layers that can be left out.
+    pub most: u32,
+    /// Share of TTFT and of TPOT that a layer saves.
+    pub saves: (f64, f64),
+}
+
+impl Layers {
+    /// Most layers that have a level.
+    pub const MOST: usize = 28;
+
+    /// The level of the sub-model without so many layers: those below a table's 20, then between its 20 and 30.
+    pub fn level(out: u32) -> u32 {
+        match out {
+            0 => 100,
+            1..20 => out,
+            _ => out + 1,
+        }
+    }
+
+    /// As few layers to leave out as the target allows, with the margin that the planner leaves too; and whether that meets it.
+    pub fn out(self, planner: &Planner, class: Class, tokens: usize) -> (u32, bool) {
+        let target = planner.target(class, tokens, 0).shrunk(planner.margin());
+        let (ttft, tpot) = planner.predict(100, tokens, 0);
+        let left = |saves: f64, out: u32| 1.0 - saves * f64::from(out);
+        let fits = |out: &u32| target.allows(ttft * left(self.saves.0, *out), tpot * left(self.saves.1, *out));
+        (0..=self.most).find(fits).map_or((self.most, false), |out| (out, true))
+    }
+}
 
 /// A way to choose levels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +99,7 @@ impl Policy {
             let all = requests.iter().zip(&lengths);
             all.filter(|(request, tokens)| {
                 let (ttft, tpot) = planner.predict(level, **tokens, 0);
-                planner.target(request.class, **tokens, 0).allows(ttft, tpot)
+                planner.target(request.class, **tokens, 0).shrunk(planner.margin()).allows(ttft, tpot)
             })
             .count()
         };
@@ -78,21 +107,17 @@ impl Policy {
         let best = levels.iter().copied().max_by_key(|level| met(*level));
         best.context("no level was measured")
     }
+}
 
-    /// Layers to leave out so that the target is met: time goes down by as much as weights do.
-    pub fn layers_out(planner: &Planner, layers: usize, request: &Request, tokens: usize) -> u32 {
-        let target = planner.target(request.class, tokens, 0);
-        let (ttft, tpot) = planner.predict(100, tokens, 0);
-        // What is not layers: the smallest and the largest level tell.
-        let low = planner.profile().levels.first().map_or(100, |cost| cost.level);
-        let of_low = planner.predict(low, tokens, 0);
-        let share = f64::from(low) / 100.0;
-        let head = |a: f64, b: f64| if low < 100 { ((a - share * b) / (1.0 - share)).clamp(0.0, b) } else { 0.0 };
-        let of_head = (head(of_low.0, ttft), head(of_low.1, tpot));
-        let fits = |out: u32| {
-            let kept = 1.0 - f64::from(out) / layers as f64;
-            target.allows(of_head.0 + (ttft - of_head.0) * kept, of_head.1 + (tpot - of_head.1) * kept)
-        };
-        (0..=DROPPED).find(|out| fits(*out)).unwrap_or(DROPPED)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sub_models_without_layers_have_levels_that_no_table_has() {
+        let levels: Vec<u32> = (1..=Layers::MOST as u32).map(Layers::level).collect();
+        assert!(levels.windows(2).all(|pair| pair[0] < pair[1]));
+        assert!(levels.iter().all(|level| level % 10 != 0 || *level == 10) && *levels.last().unwrap() < 30);
+        assert_eq!(Layers::level(0), 100);
     }
 }

@@ -72,11 +72,12 @@ impl Request {
         &self.question.choices[0].context
     }
 
-    /// Byte where the part of the prompt begins that always stays: its last question, or its last line.
+    /// Byte where the part of the prompt begins that always stays: its last question, or its last line. What stands before are
+    /// examples or a passage.
     pub fn stays_from(&self) -> usize {
         let prompt = self.prompt();
         let body = prompt.trim_end();
-        let question = ["Question:", "question:"].iter().filter_map(|mark| body.rfind(mark)).max();
+        let question = ["Question:", "question:", "Goal:"].iter().filter_map(|mark| body.rfind(mark)).max();
         question.or_else(|| body.rfind('\n').map(|at| at + 1)).unwrap_or(0)
     }
 }
