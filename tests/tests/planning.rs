@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use concertina::elastic::prompt::words;
-use concertina::elastic::slo::{Restriction, Target};
+use concertina::elastic::slo::{Restriction, Target, Words};
 use concertina::kv::store::MemoryMedium;
 use concertina::native::blake3_of;
 use concertina::service::{Appended, Policy, Service};
@@ -109,19 +109,30 @@ fn what_is_appended_is_shortened_and_nothing_else() {
     assert_eq!((plan.tokens, plan.text.as_str(), plan.kept_words), (turn.clone(), MESSAGE, all));
     assert_eq!(plan.kept_tokens, plan.prompt_tokens);
 
-    // Two fifths of the words, the first three of them among those.
+    // Three fifths of the words, the first three of all among those.
     let marked = |word: usize| word < 3;
-    let wish = prompt_level(40);
+    let wish = prompt_level(60);
     let shorter = block_on(service.plan_prompt("mail", id, Appended::Message(MESSAGE), &marked, &planner, &wish));
     let plan = shorter.expect("a plan");
     assert_eq!((plan.encoder, plan.words), (EncoderUse::Used, all));
-    assert_eq!(plan.kept_words, (all * 40).div_ceil(100));
+    assert_eq!(plan.kept_words, (all * 60).div_ceil(100));
     assert!(plan.text.starts_with("The meeting is"), "{}", plan.text);
     assert!(plan.kept_tokens < plan.prompt_tokens && plan.prompt_tokens < turn.len(), "{plan:?}");
     // What the template writes around a message is there, whole.
     assert_eq!(plan.tokens, block_on(service.turn("mail", id, &plan.text)).expect("tokens"));
 
-    // Where more than that must stay there is nothing to choose among, and the encoder is not asked.
+    // The last words beside those are as good as the encoder's at two fifths, and cost nothing to find.
+    let fewer =
+        block_on(service.plan_prompt("mail", id, Appended::Message(MESSAGE), &marked, &planner, &prompt_level(40)));
+    let fewer = fewer.expect("a plan");
+    assert_eq!((fewer.encoder, fewer.decision.words), (EncoderUse::Aside, Words::Last));
+    assert!(
+        fewer.text.starts_with("The meeting is") && fewer.text.ends_with("when nobody was on time."),
+        "{}",
+        fewer.text
+    );
+
+    // Where more than that must stay there is nothing to choose among.
     let (most, fifth) = (|word: usize| word < 14, prompt_level(20));
     let least = block_on(service.plan_prompt("mail", id, Appended::Message(MESSAGE), &most, &planner, &fifth));
     let least = least.expect("a plan");

@@ -75,6 +75,25 @@ pub struct Restriction {
     pub level: Option<u32>,
 }
 
+/// Which words are left of a shortened prompt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Words {
+    /// Those that an encoder finds best.
+    Scored,
+    /// The last ones, nearest to an answer, which cost nothing to find. Only where other words stay: what a prompt is about may
+    /// stand anywhere, unless its caller says what it is.
+    Last,
+}
+
+/// Ways to shorten a prompt that can be chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Ways {
+    /// There is an encoder.
+    pub scored: bool,
+    /// Words stay, and the last of the others may be kept beside them.
+    pub last: bool,
+}
+
 /// How good each choice is, as logarithms: of the decision head, or of accuracies that were measured.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Hints {
@@ -82,18 +101,21 @@ pub struct Hints {
     pub prompt: Vec<(u32, f64)>,
     /// The same where words stay, such as a question behind examples. Empty: as `prompt`.
     pub before_what_stays: Vec<(u32, f64)>,
+    /// The same where the last of the other words are left.
+    pub last_before_what_stays: Vec<(u32, f64)>,
     /// Of model levels: percent, score.
     pub level: Vec<(u32, f64)>,
 }
 
 impl Hints {
     /// Where nothing is known of a model: how much more surprised SmolLM2-135M was at right answers than the whole model after the
-    /// whole prompt, in nats, on held-out questions of train splits with its score head's words (`concertina-trainer prompts`, 120)
-    /// and its recovery adapters (`compare --exam held-out`, 200). Prompt level 80 and model levels 80 and 90, which came out no
-    /// worse than 100, lie on lines to it.
+    /// whole prompt, in nats, on held-out questions of train splits with its score head's words (`concertina-trainer prompts`, 120;
+    /// behind five examples `examples`, 72) and its recovery adapters (`compare --exam held-out`, 200). Prompt level 80 and model
+    /// levels 80 and 90, which came out no worse than 100, lie on lines to it.
     pub fn prior() -> Self {
         let prompt = [(20, -4.74), (40, -1.52), (60, -0.57), (80, -0.28), (100, 0.0)];
-        let before_what_stays = [(0, -0.99), (20, -0.99), (40, -0.99), (60, -0.99), (80, -0.99), (100, 0.0)];
+        let before_what_stays = [(20, -3.28), (40, -1.45), (60, -0.53), (80, -0.08), (100, 0.0)];
+        let last_before_what_stays = [(0, -5.22), (20, -2.69), (40, -1.17), (60, -0.55), (80, -0.17), (100, 0.0)];
         let level = [
             (20, -2.49),
             (30, -2.20),
@@ -105,7 +127,12 @@ impl Hints {
             (90, -0.05),
             (100, 0.0),
         ];
-        Self { prompt: prompt.to_vec(), before_what_stays: before_what_stays.to_vec(), level: level.to_vec() }
+        Self {
+            prompt: prompt.to_vec(),
+            before_what_stays: before_what_stays.to_vec(),
+            last_before_what_stays: last_before_what_stays.to_vec(),
+            level: level.to_vec(),
+        }
     }
 
     fn of(scores: &[(u32, f64)], percent: u32) -> f64 {
@@ -115,8 +142,12 @@ impl Hints {
     }
 
     /// Score of a pair; `stay`: some of the prompt's words stay at every level.
-    pub fn score(&self, pair: Pair, stay: bool) -> f64 {
-        let prompt = if stay && !self.before_what_stays.is_empty() { &self.before_what_stays } else { &self.prompt };
+    pub fn score(&self, pair: Pair, words: Words, stay: bool) -> f64 {
+        let prompt = match words {
+            Words::Last if !self.last_before_what_stays.is_empty() => &self.last_before_what_stays,
+            _ if stay && !self.before_what_stays.is_empty() => &self.before_what_stays,
+            _ => &self.prompt,
+        };
         Self::of(prompt, pair.prompt) + Self::of(&self.level, pair.level)
     }
 }
@@ -126,6 +157,8 @@ impl Hints {
 pub struct Decision {
     /// The choice.
     pub pair: Pair,
+    /// Which words are left, where the prompt is shortened.
+    pub words: Words,
     /// Milliseconds to the first token, the encoder's included.
     pub ttft_ms: f64,
     /// Milliseconds for each token after it.
@@ -137,32 +170,38 @@ pub struct Decision {
     pub feasible: bool,
 }
 
-/// The best feasible pair. With `encoder` its cost counts wherever it must choose among words; it is not run where the whole
-/// prompt can be read at a level that is as good, or where nothing but words that stay is left. Where nothing is feasible, it is the best of the pairs that miss the target by
+/// The best feasible pair. An encoder's cost counts wherever it must choose among words; it is not run where the whole
+/// prompt can be read at a level that is as good, where the last words are as good as its own for the time, or where nothing but words
+/// that stay is left. Where nothing is feasible, it is the best of the pairs that miss the target by
 /// hardly more than the nearest does: a target that is missed anyway is not worth a worse answer for a moment.
-pub fn decide(profile: &Profile, request: &Request<'_>, hints: &Hints, encoder: bool, fixed: Restriction) -> Decision {
-    let prompts = PROMPT_LEVELS.iter().copied().filter(|p| match fixed.prompt {
-        Some(only) => *p == only,
-        None => *p == 100 || (encoder && request.prompt > 0 && (*p > 0 || request.stay > 0)),
+pub fn decide(profile: &Profile, request: &Request<'_>, hints: &Hints, ways: Ways, fixed: Restriction) -> Decision {
+    let only = fixed.prompt.map(|only| [only]);
+    let levels_of_prompt: &[u32] = only.as_ref().map_or(&PROMPT_LEVELS, |only| only);
+    let prompts = levels_of_prompt.iter().flat_map(|&percent| {
+        let shortens = percent < 100 && request.prompt > 0;
+        let last = (shortens && ways.last && request.stay > 0).then_some((percent, Words::Last));
+        // At 0 there is nothing to score. What is whole is whole either way.
+        let scored = (percent == 100 || (shortens && ways.scored && percent > 0)).then_some((percent, Words::Scored));
+        last.into_iter().chain(scored)
     });
-    let prompts: Vec<u32> = match fixed.prompt {
-        Some(only) if !PROMPT_LEVELS.contains(&only) => vec![only],
-        _ => prompts.collect(),
-    };
+    let prompts: Vec<(u32, Words)> = prompts.collect();
     let levels: Vec<u32> = match fixed.level {
         Some(only) => vec![only],
         None => profile.levels.iter().map(|cost| cost.level).collect(),
     };
-    let one = |pair: Pair| price(profile, request, encoder, pair);
-    let all = prompts.iter().flat_map(|prompt| levels.iter().map(|level| one(Pair { prompt: *prompt, level: *level })));
+    let one = |pair: Pair, words: Words| price(profile, request, ways, pair, words);
+    let all = prompts.iter().flat_map(|&(prompt, words)| {
+        let levels = levels.iter();
+        levels.map(move |level| one(Pair { prompt, level: *level }, words))
+    });
     let all: Vec<Decision> = all.collect();
     let good = all.iter().filter(|d| d.feasible);
     // Of equals the one that needs no encoder, then the faster one.
-    let rank = |d: &&Decision| (hints.score(d.pair, request.stay > 0), -d.encoder_ms, -d.ttft_ms);
+    let rank = |d: &&Decision| (hints.score(d.pair, d.words, request.stay > 0), -d.encoder_ms, -d.ttft_ms);
     let best = good.max_by(|a, b| order(rank(a), rank(b)));
     let least = all.iter().map(|d| missed(d, request)).fold(f64::INFINITY, f64::min);
     let near = || all.iter().filter(|d| missed(d, request) <= NEAR * least).max_by(|a, b| order(rank(a), rank(b)));
-    best.or_else(near).copied().unwrap_or_else(|| one(Pair { prompt: 100, level: 100 }))
+    best.or_else(near).copied().unwrap_or_else(|| one(Pair { prompt: 100, level: 100 }, Words::Scored))
 }
 
 fn order(a: (f64, f64, f64), b: (f64, f64, f64)) -> std::cmp::Ordering {
@@ -175,19 +214,21 @@ fn missed(d: &Decision, request: &Request<'_>) -> f64 {
     over(d.ttft_ms, request.target.ttft_ms).max(over(d.tpot_ms, request.target.tpot_ms))
 }
 
-fn price(profile: &Profile, request: &Request<'_>, encoder: bool, pair: Pair) -> Decision {
+fn price(profile: &Profile, request: &Request<'_>, ways: Ways, pair: Pair, words: Words) -> Decision {
     let kept = request.tokens_left(pair.prompt);
     let named = request.stale.iter().filter(|(level, _)| *level <= pair.level);
     let stale = named.max_by_key(|(level, _)| *level).map_or(0, |(_, tokens)| *tokens);
     let before = request.context - stale.min(request.context);
     let tokens = request.fixed + kept + stale.min(request.context);
-    let would_take = if encoder && request.must_choose(pair.prompt) { profile.encoder_ms(request.words) } else { 0.0 };
+    let reads = ways.scored && words == Words::Scored && request.must_choose(pair.prompt);
+    let would_take = if reads { profile.encoder_ms(request.words) } else { 0.0 };
     let encoder_ms = request.encoded_ms.unwrap_or(would_take);
     let prefill_ms = profile.ttft_ms(pair.level, tokens, before);
     let ttft_ms = request.before_ms + encoder_ms + prefill_ms;
     let tpot_ms = profile.tpot_ms(pair.level, before + tokens);
     Decision {
         pair,
+        words,
         ttft_ms,
         tpot_ms,
         encoder_ms,
@@ -218,8 +259,12 @@ mod tests {
         }
     }
 
+    fn ways(encoder: bool) -> Ways {
+        Ways { scored: encoder, last: false }
+    }
+
     fn pair(ttft: f64, tpot: f64, encoder: bool) -> (u32, u32, bool) {
-        let d = decide(&profile(), &request(ttft, tpot), &Hints::prior(), encoder, Restriction::default());
+        let d = decide(&profile(), &request(ttft, tpot), &Hints::prior(), ways(encoder), Restriction::default());
         (d.pair.prompt, d.pair.level, d.feasible)
     }
 
@@ -247,19 +292,20 @@ mod tests {
 
     #[test]
     fn a_prompt_is_not_given_up_for_a_target_that_is_missed_anyway() {
-        let d = decide(&profile(), &request(1e9, 1.0), &Hints::prior(), true, Restriction::default());
+        let d = decide(&profile(), &request(1e9, 1.0), &Hints::prior(), ways(true), Restriction::default());
         // Tokens after a shorter prompt take less here, so that some of it goes; before, it was 20 %.
         assert!(!d.feasible && d.pair.prompt >= 60, "{d:?}");
         assert!(d.tpot_ms <= NEAR * profile().tpot_ms(20, 60), "{d:?}");
         let fastest = Pair { prompt: 20, level: 20 };
-        assert!(Hints::prior().score(d.pair, false) > Hints::prior().score(fastest, false), "{d:?}");
+        let score = |pair| Hints::prior().score(pair, Words::Scored, false);
+        assert!(score(d.pair) > score(fastest), "{d:?}");
     }
 
     #[test]
     fn the_head_is_followed_only_to_what_is_feasible() {
         let level = vec![(20, 0.0), (40, 9.0), (60, 0.0)];
         let hints = Hints { prompt: vec![(20, 5.0), (100, 0.0)], level, ..Hints::default() };
-        let decided = |ttft| decide(&profile(), &request(ttft, 1e9), &hints, true, Restriction::default());
+        let decided = |ttft| decide(&profile(), &request(ttft, 1e9), &hints, ways(true), Restriction::default());
         assert_eq!(decided(1e9).pair, Pair { prompt: 20, level: 40 });
         assert!(decided(1e9).encoder_ms > 0.0);
         let tight = decided(30.0);
@@ -273,13 +319,14 @@ mod tests {
             let (ttft, tpot) = (f64::from(i * 7 % 300), f64::from(i * 13 % 16));
             let r = Request { context: (i as usize * 31) % 900, before_ms: f64::from(i % 9), ..request(ttft, tpot) };
             let only = Restriction { prompt: (i % 5 == 0).then_some(60), level: (i % 7 == 0).then_some(80) };
-            let d = decide(&profile, &r, &Hints::prior(), i % 2 == 0, only);
+            let d = decide(&profile, &r, &Hints::prior(), ways(i % 2 == 0), only);
             assert_eq!(d.feasible, r.target.allows(d.ttft_ms, d.tpot_ms));
-            let careful = decide(&profile, &Request { margin: (0.1, 0.1), ..r }, &Hints::prior(), i % 2 == 0, only);
+            let careful =
+                decide(&profile, &Request { margin: (0.1, 0.1), ..r }, &Hints::prior(), ways(i % 2 == 0), only);
             assert!(!careful.feasible || r.target.allows(careful.ttft_ms * 1.1, careful.tpot_ms * 1.1));
             assert!(only.prompt.is_none_or(|p| p == d.pair.prompt) && only.level.is_none_or(|l| l == d.pair.level));
             assert!(d.encoder_ms == 0.0 || d.pair.prompt < 100);
-            let read = decide(&profile, &Request { encoded_ms: Some(7.0), ..r }, &Hints::prior(), true, only);
+            let read = decide(&profile, &Request { encoded_ms: Some(7.0), ..r }, &Hints::prior(), ways(true), only);
             assert_eq!(read.encoder_ms, 7.0, "once it was run it counts for the whole prompt too");
         }
     }
@@ -291,7 +338,7 @@ mod tests {
         let r = Request { counted: &counted, ..request(1e9, 1e9) };
         let at = |r: &Request<'_>, prompt| {
             let only = Restriction { prompt: Some(prompt), level: Some(100) };
-            decide(&profile(), r, &Hints::prior(), false, only).ttft_ms
+            decide(&profile(), r, &Hints::prior(), ways(false), only).ttft_ms
         };
         assert!(at(&r, 20) > at(&request(1e9, 1e9), 20) && at(&r, 60) == at(&request(1e9, 1e9), 60));
         assert_eq!(at(&r, 20), at(&Request { prompt: 350, ..request(1e9, 1e9) }, 20));
@@ -305,20 +352,48 @@ mod tests {
         assert_eq!([100, 60, 20, 0].map(|percent| r.must_choose(percent)), [false, true, false, false]);
         let at = |prompt| {
             let only = Restriction { prompt: Some(prompt), level: Some(100) };
-            decide(&profile(), &r, &Hints::prior(), true, only)
+            decide(&profile(), &r, &Hints::prior(), ways(true), only)
         };
-        assert!(at(60).encoder_ms > 0.0 && at(20).encoder_ms == 0.0, "nothing is to be chosen where nothing else is left");
+        assert!(
+            at(60).encoder_ms > 0.0 && at(20).encoder_ms == 0.0,
+            "nothing is to be chosen where nothing else is left"
+        );
         assert_eq!(at(20).ttft_ms, profile().ttft_ms(100, 60, 0));
         assert_eq!(at(100).ttft_ms, profile().ttft_ms(100, 220, 0));
+    }
+
+    #[test]
+    fn the_last_words_are_left_where_an_encoder_takes_too_long() {
+        let both = Ways { scored: true, last: true };
+        let r = Request { stay: 30, prompt: 160, fixed: 60, ..request(1e9, 1e9) };
+        let at = |r: &Request<'_>, ttft: f64, prompt| {
+            let r = Request { target: Target { ttft_ms: Some(ttft), tpot_ms: None }, ..*r };
+            decide(&profile(), &r, &Hints::prior(), both, Restriction { prompt, level: Some(100) })
+        };
+        // Its words are a little better at 60 %, and taken where there is time.
+        let (loose, tight) = (at(&r, 1e9, Some(60)), profile().ttft_ms(100, 60 + 80, 0));
+        assert_eq!((loose.words, loose.encoder_ms > 0.0), (Words::Scored, true));
+        let last = at(&r, tight, None);
+        assert_eq!((last.pair.prompt, last.words, last.encoder_ms, last.feasible), (60, Words::Last, 0.0, true));
+        // With next to no time nothing but what stays is left.
+        assert_eq!(at(&r, profile().ttft_ms(100, 60, 0), None).pair.prompt, 0);
+        // Where the caller does not say what stays, the last words alone are never what is left.
+        let r = Request { stay: 0, ..r };
+        for ttft in [1.0, 50.0, 100.0, 150.0, 1e9] {
+            let d = at(&r, ttft, None);
+            assert!(d.words == Words::Scored && d.pair.prompt > 0, "{d:?}");
+        }
+        let none = decide(&profile(), &r, &Hints::prior(), Ways::default(), Restriction::default());
+        assert_eq!(none.pair.prompt, 100);
     }
 
     #[test]
     fn what_a_level_computes_anew_counts_for_it() {
         let stale = [(80, 400), (100, 400)];
         let r = Request { context: 400, stale: &stale, ..request(450.0, 1e9) };
-        let d = decide(&profile(), &r, &Hints::prior(), false, Restriction::default());
+        let d = decide(&profile(), &r, &Hints::prior(), ways(false), Restriction::default());
         assert_eq!((d.pair.level, d.feasible), (60, true), "{d:?}");
-        let d = decide(&profile(), &Request { stale: &[], ..r }, &Hints::prior(), false, Restriction::default());
+        let d = decide(&profile(), &Request { stale: &[], ..r }, &Hints::prior(), ways(false), Restriction::default());
         assert_eq!(d.pair.level, 100, "{d:?}");
     }
 }

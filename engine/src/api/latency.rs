@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use concertina_elastic::slo::decide;
 use concertina_elastic::slo::{
-    Class, Curve, Decision, Hints, LevelCost, Profile, Profiled, Request, Restriction, Target,
+    Class, Curve, Decision, Hints, LevelCost, Profile, Profiled, Request, Restriction, Target, Ways,
 };
 use concertina_kv::Widths;
 use web_time::Instant;
@@ -127,8 +127,8 @@ impl Planner {
     }
 
     /// Which part of the prompt and of the model a call gets. `hints`: of the decision head, in place of the general ones.
-    pub fn decide(&self, request: &Request<'_>, hints: Option<&Hints>, encoder: bool, fixed: Restriction) -> Decision {
-        decide(&self.profile, request, hints.unwrap_or(&self.hints), encoder, fixed)
+    pub fn decide(&self, request: &Request<'_>, hints: Option<&Hints>, ways: Ways, fixed: Restriction) -> Decision {
+        decide(&self.profile, request, hints.unwrap_or(&self.hints), ways, fixed)
     }
 
     /// What a level takes for a prompt of so many tokens behind so many: TTFT and TPOT in milliseconds.

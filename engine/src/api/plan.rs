@@ -1,7 +1,9 @@
 //! A call with a target: how much of its prompt and of the model it gets (ElastiLM, arXiv 2409.09071).
 
 use concertina_elastic::prompt::{join, shorten, words};
-use concertina_elastic::slo::{Class, Curve, Decision, Hints, PROMPT_LEVELS, Request, Restriction, Target};
+use concertina_elastic::slo::{
+    Class, Curve, Decision, Hints, PROMPT_LEVELS, Request, Restriction, Target, Ways, Words,
+};
 use concertina_formats::Model;
 use web_time::Instant;
 
@@ -9,7 +11,7 @@ use super::{Engine, Planner};
 use crate::Result;
 use crate::encoder::{self, Encoded};
 
-/// Prompts of fewer words are read whole: there is nothing to choose among.
+/// Prompts with fewer words that may go are read whole: there is nothing to choose among.
 const FEWEST_WORDS: usize = 12;
 /// Words of the texts that the encoder's time is measured on.
 const MEASURED_WORDS: [usize; 2] = [24, 160];
@@ -53,8 +55,8 @@ pub struct Prompt<'a> {
 pub enum EncoderUse {
     /// None is loaded, or the prompt is too short for one.
     None,
-    /// It was not run: the whole prompt could be read at a level that is as good, the encoder's time counted, or nothing but
-    /// words that stay was left, among which there is nothing to choose.
+    /// It was not run: the whole prompt, or the last of its words beside those that stay, could be read at a level that is as
+    /// good, the encoder's time counted.
     Aside,
     /// It read the prompt.
     Used,
@@ -150,7 +152,7 @@ impl Planner {
             encoded_ms: None,
             margin,
         };
-        (self.decide(&request, None, false, wish.only), target)
+        (self.decide(&request, None, Ways::default(), wish.only), target)
     }
 
     /// Decide what a call gets, and shorten its prompt accordingly.
@@ -180,10 +182,11 @@ impl Planner {
             encoded_ms: None,
             margin: self.margin(),
         };
-        let has_encoder = engine.heads().is_some() && droppable >= FEWEST_WORDS;
+        let enough = droppable >= FEWEST_WORDS;
+        let ways = Ways { scored: enough && engine.heads().is_some(), last: enough && request.stay > 0 };
         // What nothing can shorten is read whole, whatever was asked for.
-        let only = if has_encoder { wish.only } else { Restriction { prompt: None, ..wish.only } };
-        let first = self.decide(&request, None, has_encoder, only);
+        let only = if ways == Ways::default() { Restriction { prompt: None, ..wish.only } } else { wish.only };
+        let first = self.decide(&request, None, ways, only);
         let prompt_tokens = whole.len() - fixed;
         let mut plan = Plan {
             tokens: whole,
@@ -194,19 +197,18 @@ impl Planner {
             target,
             words: of_text.len(),
             kept_words: of_text.len(),
-            encoder: if has_encoder { EncoderUse::Aside } else { EncoderUse::None },
+            encoder: if ways.scored { EncoderUse::Aside } else { EncoderUse::None },
             took_ms: 0.0,
         };
-        if has_encoder && first.pair.prompt < 100 {
-            let (mut scores, mut heads, mut only) = (Vec::new(), None, only);
-            if request.must_choose(first.pair.prompt) {
+        if first.pair.prompt < 100 {
+            let (mut scores, mut heads): (Vec<f32>, _) = ((0..of_text.len()).map(|place| place as f32).collect(), None);
+            // From here on words are left in one way.
+            let mut ways = Ways { scored: false, ..ways };
+            if first.words == Words::Scored && request.must_choose(first.pair.prompt) {
                 let encoded = engine.encode(prompt.text, self.percents(&request)).await?;
-                plan.encoder = EncoderUse::Used;
+                (plan.encoder, ways) = (EncoderUse::Used, Ways { scored: true, last: false });
                 heads = self.trusts_heads().then(|| hints(engine, &encoded)).flatten();
                 scores = encoded.scores;
-            } else {
-                // Nothing but what stays is left: no word needs a score.
-                only.prompt = Some(first.pair.prompt);
             }
             // Words are not as long as each other: the choice is made by the tokens of each shortened text.
             let levels = only.prompt.map_or_else(|| PROMPT_LEVELS.to_vec(), |percent| vec![percent]);
@@ -222,7 +224,7 @@ impl Planner {
             let counted: Vec<(u32, usize)> = shortened.iter().map(counted).collect();
             let encoded_ms = (plan.encoder == EncoderUse::Used).then(|| begin.elapsed().as_secs_f64() * 1e3);
             let request = Request { counted: &counted, encoded_ms, ..request };
-            plan.decision = self.decide(&request, heads.as_ref(), true, only);
+            plan.decision = self.decide(&request, heads.as_ref(), ways, only);
             let chosen = shortened.into_iter().find(|of| of.percent == plan.decision.pair.prompt);
             if let Some(Shortened { words, text, tokens, .. }) = chosen {
                 plan.kept_words = words;
@@ -270,8 +272,8 @@ fn hints(engine: &Engine, encoded: &Encoded) -> Option<Hints> {
         levels.iter().zip(logits).map(|(level, l)| (*level, f64::from(l - most) - sum.ln())).collect()
     };
     Some(Hints {
-        before_what_stays: Vec::new(),
         prompt: scores(&heads.prompt_levels, &encoded.decision.prompt),
         level: scores(&heads.model_levels, &encoded.decision.model),
+        ..Hints::default()
     })
 }

@@ -135,7 +135,8 @@ mod tests {
 
     #[test]
     fn the_frame_of_the_question_stays() {
-        let (asked, example) = (question("Question: Where do fish live?\nAnswer:"), question("Question: Why?\nAnswer:"));
+        let (asked, example) =
+            (question("Question: Where do fish live?\nAnswer:"), question("Question: Why?\nAnswer:"));
         let prompt = Prompt::new(&asked, &[&example], Kind::Mixed);
         assert_eq!(prompt.text, "Question: Why?\nAnswer: the sea\n\nQuestion: Where do fish live?\nAnswer:");
         assert_eq!((prompt.question, prompt.words.len()), (5, 11));

@@ -95,13 +95,7 @@ fn scores(row: &str, known: &Known, seed: u64) -> Vec<f32> {
 ///
 /// # Errors
 /// If the model refuses, or the records cannot be written.
-pub fn measure(
-    bench: &Bench,
-    table: Table,
-    head: &str,
-    known: &[Known],
-    watch: &mut dyn Watch,
-) -> Result<Vec<Cell>> {
+pub fn measure(bench: &Bench, table: Table, head: &str, known: &[Known], watch: &mut dyn Watch) -> Result<Vec<Cell>> {
     let mut records = bench.records::<Found>(table.stage, &format!("score head {head}"))?;
     let full = bench.net.full();
     let reader = Reader::new(&bench.net, &bench.model.tokenizer, &full, None)?;

@@ -36,12 +36,17 @@ const STUDENT: [f64; 30] = [
 /// ratio estimator of cluster sampling (W. G. Cochran, 1977, chapter 6), with Student's points for few clusters. None of
 /// fewer than two clusters.
 pub fn clustered_mean(clusters: &[(f64, usize)]) -> Option<Interval> {
-    let (n, items) = (clusters.len(), clusters.iter().map(|c| c.1).sum::<usize>() as f64);
+    ratio_mean(&clusters.iter().map(|(sum, count)| (*sum, *count as f64)).collect::<Vec<_>>())
+}
+
+/// The same where what comes with each sum is any weight.
+pub fn ratio_mean(clusters: &[(f64, f64)]) -> Option<Interval> {
+    let (n, items) = (clusters.len(), clusters.iter().map(|c| c.1).sum::<f64>());
     if n < 2 || items == 0.0 {
         return None;
     }
     let mean = clusters.iter().map(|c| c.0).sum::<f64>() / items;
-    let squares: f64 = clusters.iter().map(|(sum, count)| (sum - mean * *count as f64).powi(2)).sum();
+    let squares: f64 = clusters.iter().map(|(sum, count)| (sum - mean * count).powi(2)).sum();
     let standard_error = (squares * n as f64 / (n - 1) as f64).sqrt() / items;
     // Past the table, the next term of the expansion in 1/n is enough.
     let points = STUDENT.get(n - 2).copied().unwrap_or(Z + 2.372 / (n - 1) as f64);

@@ -5,6 +5,7 @@ pub mod grid;
 mod policy;
 mod records;
 mod requests;
+mod skews;
 mod tally;
 mod versus;
 
@@ -121,11 +122,13 @@ pub fn run(global: &GlobalArgs, args: &SloBenchArgs) -> Result<()> {
     shown.finish_and_clear();
     outcomes.keep()?;
     planner.keep();
+    let even = vec![1.0; requests.len()];
+    let skewed = skews::skewed(&requests, &tallies, args.skew);
     if args.json {
         let policies: Vec<_> = tallies.iter().map(Tally::json).collect();
-        let first_less: Vec<_> = tallies.iter().skip(1).map(|other| Versus::of(&tallies[0], other)).collect();
+        let first_less: Vec<_> = tallies.iter().skip(1).map(|other| Versus::of(&tallies[0], other, &even)).collect();
         let report = serde_json::json!({
-            "first_less": first_less,
+            "first_less": first_less, "skews": skewed,
             "model": session.model_name(), "adapter": session.engine.adapter(), "requests": requests.len(),
             "apps": args.apps.len(), "skew": args.skew, "seed": args.seed, "encoder": has_encoder, "policies": policies,
             "seconds": begun.elapsed().as_secs_f64(),
@@ -133,12 +136,17 @@ pub fn run(global: &GlobalArgs, args: &SloBenchArgs) -> Result<()> {
         return crate::commands::bench::report::say(&report.to_string());
     }
     tally::tell(&tallies)?;
-    if let Some(lines) = versus::lines(&tallies) {
+    if let Some(lines) = versus::lines(&tallies, &even) {
         crate::commands::bench::report::say(&format!(
             "\nPoints, with 95 % intervals, request by request:\n{}",
             lines.trim_end()
         ))?;
     }
+    let lines = skews::lines(&skewed);
+    crate::commands::bench::report::say(&format!(
+        "\nIf classes had been drawn with another skew, the same requests weighted:\n{}",
+        lines.trim_end()
+    ))?;
     eprintln!("[{} requests in {:.0} s]", requests.len(), begun.elapsed().as_secs_f64());
     Ok(())
 }

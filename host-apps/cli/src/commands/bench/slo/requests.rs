@@ -34,7 +34,7 @@ pub fn draw(files: &[PathBuf], count: usize, skew: f64, seed: u64) -> Result<Vec
         apps.push((name, questions));
     }
     let mut random = Rng::with_seed(seed);
-    let weights = Class::ALL.iter().enumerate().map(|(i, class)| (*class, weight(i, skew))).collect::<Vec<_>>();
+    let weights = Class::ALL.map(|class| (class, weight(class, skew)));
     let total: f64 = weights.iter().map(|(_, w)| w).sum();
     let mut requests = Vec::with_capacity(count);
     for i in 0..count {
@@ -51,8 +51,9 @@ pub fn draw(files: &[PathBuf], count: usize, skew: f64, seed: u64) -> Result<Vec
     Ok(requests)
 }
 
-/// Weight of the class at a place, the loosest first: a line from 1 - skew to 1 + skew.
-fn weight(place: usize, skew: f64) -> f64 {
+/// Weight of a class: from the loosest to the strictest a line from 1 - skew to 1 + skew.
+pub fn weight(class: Class, skew: f64) -> f64 {
+    let place = Class::ALL.iter().position(|of| *of == class).unwrap_or_default();
     let middle = (Class::ALL.len() - 1) as f64 / 2.0;
     (1.0 + skew * (place as f64 - middle) / middle).max(0.0)
 }
@@ -89,7 +90,7 @@ mod tests {
     #[test]
     fn skew_moves_weight_and_keeps_its_sum() {
         for skew in [-1.0, -0.25, 0.0, 0.25, 1.0] {
-            let weights: Vec<f64> = (0..6).map(|i| weight(i, skew)).collect();
+            let weights = Class::ALL.map(|class| weight(class, skew));
             assert!((weights.iter().sum::<f64>() - 6.0).abs() < 1e-9);
             assert_eq!(weights[5] > weights[0], skew > 0.0);
         }

@@ -69,6 +69,11 @@ impl Tally {
         self.policy.name()
     }
 
+    #[cfg(test)]
+    pub fn done_so(policy: Policy, done: Vec<Done>) -> Self {
+        Self { policy, done, classes: BTreeMap::new() }
+    }
+
     /// What came of each request, in their order.
     pub fn done(&self) -> &[Done] {
         &self.done

@@ -4,17 +4,17 @@ use serde::Serialize;
 
 use super::ask::Done;
 use super::tally::Tally;
-use crate::data::stats::{Interval, clustered_mean};
+use crate::data::stats::{Interval, ratio_mean};
 use crate::table::table;
 
-/// A difference of two shares, with its 95 % interval; none of fewer than two requests.
+/// A share, or a difference of two, with its 95 % interval; none of fewer than two requests.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Difference {
     pub mean: f64,
     pub interval_95: Option<Interval>,
 }
 
-/// The first policy less another one.
+/// Shares of a policy, or the first policy's less another one's.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Versus {
     pub policy: &'static str,
@@ -24,44 +24,69 @@ pub struct Versus {
 }
 
 impl Versus {
-    pub fn of(first: &Tally, other: &Tally) -> Self {
+    /// The first policy less another one; a request counts by its weight.
+    pub fn of(first: &Tally, other: &Tally, weights: &[f64]) -> Self {
         let (first, policy, other) = (first.done(), other.name(), other.done());
-        Self {
-            policy,
-            right: difference(first, other, |done| done.right),
-            met: difference(first, other, |done| done.met),
-            right_and_met: difference(first, other, |done| done.right && done.met),
-        }
+        let less = |of: fn(&Done) -> bool| {
+            let one = |done: &Done| f64::from(u8::from(of(done)));
+            weighted(first.iter().zip(other).map(|(a, b)| one(a) - one(b)), weights)
+        };
+        Self { policy, right: less(right), met: less(met), right_and_met: less(both) }
+    }
+
+    /// A policy's own shares.
+    pub fn nothing(tally: &Tally, weights: &[f64]) -> Self {
+        let share =
+            |of: fn(&Done) -> bool| weighted(tally.done().iter().map(|done| f64::from(u8::from(of(done)))), weights);
+        Self { policy: tally.name(), right: share(right), met: share(met), right_and_met: share(both) }
     }
 }
 
-fn difference(first: &[Done], other: &[Done], of: impl Fn(&Done) -> bool) -> Difference {
-    let each = first.iter().zip(other).map(|(a, b)| (f64::from(u8::from(of(a))) - f64::from(u8::from(of(b))), 1));
-    let each: Vec<(f64, usize)> = each.collect();
-    let mean = each.iter().map(|(off, _)| off).sum::<f64>() / each.len().max(1) as f64;
-    Difference { mean, interval_95: clustered_mean(&each) }
+fn right(done: &Done) -> bool {
+    done.right
+}
+
+fn met(done: &Done) -> bool {
+    done.met
+}
+
+fn both(done: &Done) -> bool {
+    done.right && done.met
+}
+
+fn weighted(values: impl Iterator<Item = f64>, weights: &[f64]) -> Difference {
+    let each: Vec<(f64, f64)> = values.zip(weights).map(|(value, weight)| (value * weight, *weight)).collect();
+    let (sum, of) = each.iter().fold((0.0, 0.0), |(sum, of), (value, weight)| (sum + value, of + weight));
+    Difference { mean: if of > 0.0 { sum / of } else { 0.0 }, interval_95: ratio_mean(&each) }
 }
 
 /// A line for each policy but the first; nothing where there is no other.
-pub fn lines(tallies: &[Tally]) -> Option<String> {
+pub fn lines(tallies: &[Tally], weights: &[f64]) -> Option<String> {
     let (first, others) = tallies.split_first().filter(|(_, others)| !others.is_empty())?;
     let head = format!("{} LESS", first.name().to_uppercase());
     let mut rows = vec![[head.as_str(), "RIGHT", "IN TIME", "BOTH"].map(str::to_owned)];
-    let points = |d: Difference| {
-        let half = d.interval_95.map_or_else(String::new, |i| format!(" ± {:.1}", 50.0 * (i.high - i.low)));
-        format!("{:+.1}{half}", 100.0 * d.mean)
-    };
     rows.extend(others.iter().map(|other| {
-        let v = Versus::of(first, other);
+        let v = Versus::of(first, other, weights);
+        let points = |d: Difference| d.points(true);
         [v.policy.to_owned(), points(v.right), points(v.met), points(v.right_and_met)]
     }));
     Some(table(&rows))
+}
+
+impl Difference {
+    /// In points; `signed`: with its sign.
+    pub fn points(self, signed: bool) -> String {
+        let half = self.interval_95.map_or_else(String::new, |i| format!(" ± {:.1}", 50.0 * (i.high - i.low)));
+        let mean = 100.0 * self.mean;
+        if signed { format!("{mean:+.1}{half}") } else { format!("{mean:.1}{half}") }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use concertina::elastic::slo::Target;
 
+    use super::super::policy::Policy;
     use super::*;
 
     fn done(right: bool) -> Done {
@@ -82,13 +107,17 @@ mod tests {
 
     #[test]
     fn what_both_get_right_leaves_no_doubt() {
-        let all = [true, false, true, true].map(done);
-        let same = difference(&all, &all, |done| done.right);
+        let of = |all: &[bool]| Tally::done_so(Policy::Ours, all.iter().map(|right| done(*right)).collect());
+        let (all, none, even) = (of(&[true, false, true, true]), of(&[false; 4]), [1.0; 4]);
+        let same = Versus::of(&all, &all, &even).right;
         assert_eq!((same.mean, same.interval_95), (0.0, Some(Interval { low: 0.0, high: 0.0 })));
-        let none = [false; 4].map(done);
-        let ahead = difference(&all, &none, |done| done.right);
+        let ahead = Versus::of(&all, &none, &even).right;
         assert_eq!(ahead.mean, 0.75);
         assert!(ahead.interval_95.is_some_and(|i| i.low < 0.75 && i.high > 0.75));
-        assert_eq!(difference(&all[..1], &none[..1], |done| done.right).interval_95, None);
+        assert_eq!(Versus::of(&of(&[true]), &of(&[false]), &even).right.interval_95, None);
+        // A request of weight 2 counts as two.
+        let heavy = Versus::nothing(&all, &[1.0, 2.0, 1.0, 1.0]).right;
+        assert!((heavy.mean - 0.6).abs() < 1e-12, "{heavy:?}");
+        assert_eq!(heavy.points(false).split(' ').next(), Some("60.0"));
     }
 }
