@@ -180,9 +180,9 @@ pub fn decide(profile: &Profile, request: &Request<'_>, hints: &Hints, ways: Way
     let prompts = levels_of_prompt.iter().flat_map(|&percent| {
         let shortens = percent < 100 && request.prompt > 0;
         let last = (shortens && ways.last && request.stay > 0).then_some((percent, Words::Last));
-        // At 0 there is nothing to score. What is whole is whole either way.
-        let scored = (percent == 100 || (shortens && ways.scored && percent > 0)).then_some((percent, Words::Scored));
-        last.into_iter().chain(scored)
+        // What is whole is whole either way, and at 0 there is nothing to score. A level that is fixed is told the price of.
+        let scores = percent == 100 || (shortens && ways.scored && percent > 0) || (only.is_some() && last.is_none());
+        last.into_iter().chain(scores.then_some((percent, Words::Scored)))
     });
     let prompts: Vec<(u32, Words)> = prompts.collect();
     let levels: Vec<u32> = match fixed.level {
@@ -365,13 +365,13 @@ mod tests {
     #[test]
     fn the_last_words_are_left_where_an_encoder_takes_too_long() {
         let both = Ways { scored: true, last: true };
-        let r = Request { stay: 30, prompt: 160, fixed: 60, ..request(1e9, 1e9) };
+        let r = Request { stay: 20, prompt: 130, fixed: 60, ..request(1e9, 1e9) };
         let at = |r: &Request<'_>, ttft: f64, prompt| {
             let r = Request { target: Target { ttft_ms: Some(ttft), tpot_ms: None }, ..*r };
             decide(&profile(), &r, &Hints::prior(), both, Restriction { prompt, level: Some(100) })
         };
         // Its words are a little better at 60 %, and taken where there is time.
-        let (loose, tight) = (at(&r, 1e9, Some(60)), profile().ttft_ms(100, 60 + 80, 0));
+        let (loose, tight) = (at(&r, 1e9, Some(60)), profile().ttft_ms(100, 60 + 70, 0));
         assert_eq!((loose.words, loose.encoder_ms > 0.0), (Words::Scored, true));
         let last = at(&r, tight, None);
         assert_eq!((last.pair.prompt, last.words, last.encoder_ms, last.feasible), (60, Words::Last, 0.0, true));
