@@ -18,6 +18,8 @@ use crate::session::Session;
 
 /// Tokens that are generated for the times. The time for a token is the mean of all but the first.
 pub const TOKENS: usize = 16;
+/// Turns in which levels are measured beside each other.
+const TURNS: usize = 6;
 
 /// What a policy decided.
 #[derive(Debug, Clone)]
@@ -170,16 +172,19 @@ fn tokens(model: &Model, text: &str) -> concertina::Result<Vec<u32>> {
     Ok(model.tokenizer.encode_prompt(text.trim_end(), false)?)
 }
 
-/// Times to the first token and for each after it, of a prompt at a level: the least of a few calls.
-pub fn times(session: &mut Session, prompt: &[u32], level: u32) -> Result<(f64, f64)> {
+/// Times to the first token and for each after it, of a prompt at each level: the least of some calls, the levels in turn.
+pub fn times<const N: usize>(session: &mut Session, prompt: &[u32], levels: [u32; N]) -> Result<[(f64, f64); N]> {
     let engine = &mut session.engine;
     let mut context = engine.context()?;
-    let mut least = (f64::INFINITY, f64::INFINITY);
-    for _ in 0..3 {
-        context.truncate(0);
-        block_on(engine.make_ready(&mut context, level, prompt.len(), 0))?;
-        let answer = block_on(engine.generate(&mut context, prompt, &options(level), |_| ControlFlow::Continue(())))?;
-        least = (least.0.min(answer.ttft_ms), least.1.min(answer.tpot_ms));
+    let mut least = [(f64::INFINITY, f64::INFINITY); N];
+    for _ in 0..TURNS {
+        for (least, level) in least.iter_mut().zip(levels) {
+            context.truncate(0);
+            block_on(engine.make_ready(&mut context, level, prompt.len(), 0))?;
+            let go_on = |_: &str| ControlFlow::Continue(());
+            let answer = block_on(engine.generate(&mut context, prompt, &options(level), go_on))?;
+            *least = (least.0.min(answer.ttft_ms), least.1.min(answer.tpot_ms));
+        }
     }
     Ok(least)
 }

@@ -226,7 +226,8 @@ fn drop_layers(session: &mut Session, order: &[usize]) -> Result<Layers> {
     let vocab = session.engine.model().spec.vocab as u32;
     let prompt: Vec<u32> = (0..MEASURED as u32).map(|i| i * 37 % vocab.max(1)).collect();
     let half = most.div_ceil(2) as u32;
-    let (all, without) = (ask::times(session, &prompt, 100)?, ask::times(session, &prompt, Layers::level(half))?);
-    let saves = |all: f64, without: f64| ((1.0 - without / all) / f64::from(half)).max(0.0);
+    let [all, without] = ask::times(session, &prompt, [100, Layers::level(half)])?;
+    let even = 1.0 / session.engine.shapes().len() as f64;
+    let saves = |all: f64, without: f64| ((1.0 - without / all) / f64::from(half)).clamp(0.0, even);
     Ok(Layers { most: most as u32, saves: (saves(all.0, without.0), saves(all.1, without.1)) })
 }
