@@ -17,7 +17,7 @@ use super::requests::Request;
 use crate::session::Session;
 
 /// Tokens that are generated for the times. The time for a token is the mean of all but the first.
-pub const TOKENS: usize = 16;
+pub const TOKENS: usize = 8;
 /// Turns in which levels are measured beside each other.
 const TURNS: usize = 6;
 
@@ -194,13 +194,14 @@ fn options(level: u32) -> GenerateOptions {
     GenerateOptions { max_tokens: TOKENS, sampling, level, ignore_end: true, ..GenerateOptions::default() }
 }
 
-/// What is known of a request at a choice; with `time` only its times are measured anew, and the planner learns from them.
+/// What is known of a request at a choice; with `time` only its times are measured anew, the least of so many calls, and the
+/// planner learns from them.
 pub fn run(
     session: &mut Session,
     outcomes: &mut Outcomes,
     request: &Request,
     chosen: &Chosen,
-    time: Option<&mut Planner>,
+    time: Option<(&mut Planner, u32)>,
 ) -> Result<Outcome> {
     let bytes: Vec<u8> = chosen.tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
     let hash = blake3::hash(&bytes).to_hex();
@@ -214,8 +215,16 @@ pub fn run(
     let mut context = engine.context()?;
     block_on(engine.make_ready(&mut context, chosen.level, chosen.tokens.len(), 0))?;
     let go_on = |_: &str| ControlFlow::Continue(());
-    let answer: Answer = block_on(engine.generate(&mut context, &chosen.tokens, &options(chosen.level), go_on))?;
-    if let Some(planner) = time.filter(|_| !chosen.layers) {
+    let mut call = || -> Result<Answer> {
+        context.truncate(0);
+        Ok(block_on(engine.generate(&mut context, &chosen.tokens, &options(chosen.level), go_on))?)
+    };
+    let mut answer = call()?;
+    for _ in 1..time.as_ref().map_or(1, |(_, turns)| *turns) {
+        let again = call()?;
+        (answer.ttft_ms, answer.tpot_ms) = (answer.ttft_ms.min(again.ttft_ms), answer.tpot_ms.min(again.tpot_ms));
+    }
+    if let Some((planner, _)) = time.filter(|_| !chosen.layers) {
         planner.observe(&answer, 0.0);
     }
     let right = match known {

@@ -73,6 +73,9 @@ pub struct SloBenchArgs {
     /// Keep here which answers were right at which levels, and score no answer twice
     #[arg(long, value_name = "FILE")]
     pub outcomes: Option<PathBuf>,
+    /// Calls of which the least times count: what other programs on the machine add is not the policy's
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=20))]
+    pub turns: u32,
     /// Seed of the draws
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
@@ -105,7 +108,8 @@ pub fn run(global: &GlobalArgs, args: &SloBenchArgs) -> Result<()> {
     let mut tallies: Vec<Tally> = policies.iter().map(|policy| Tally::new(*policy)).collect();
     for (number, request) in requests.iter().enumerate() {
         if records.known.len() <= number {
-            let done = one(&mut session, &mut planner, &mut outcomes, request, &policies, (single, layers))
+            let planned = (&mut planner, args.turns);
+            let done = one(&mut session, planned, &mut outcomes, request, &policies, (single, layers))
                 .with_context(|| format!("question {} of {}", request.question.id, request.app))?;
             records.add(Record { request: number, done })?;
             if number % KEEP_EVERY == 0 {
@@ -130,7 +134,7 @@ pub fn run(global: &GlobalArgs, args: &SloBenchArgs) -> Result<()> {
         let report = serde_json::json!({
             "first_less": first_less, "skews": skewed,
             "model": session.model_name(), "adapter": session.engine.adapter(), "requests": requests.len(),
-            "apps": args.apps.len(), "skew": args.skew, "seed": args.seed, "encoder": has_encoder, "policies": policies,
+            "apps": args.apps.len(), "turns": args.turns, "skew": args.skew, "seed": args.seed, "encoder": has_encoder, "policies": policies,
             "seconds": begun.elapsed().as_secs_f64(),
         });
         return crate::commands::bench::report::say(&report.to_string());
@@ -172,7 +176,7 @@ fn described(args: &SloBenchArgs, session: &Session, policies: &[Policy]) -> Str
     let policies: Vec<_> = policies.iter().map(|policy| policy.name()).collect();
     serde_json::json!({
         "model": model, "adapter": session.engine.adapter(), "apps": apps, "skew": args.skew, "seed": args.seed,
-        "policies": policies, "layer_order": args.layer_order,
+        "policies": policies, "layer_order": args.layer_order, "turns": args.turns,
     })
     .to_string()
 }
@@ -180,7 +184,7 @@ fn described(args: &SloBenchArgs, session: &Session, policies: &[Policy]) -> Str
 /// All policies decide, then each choice is run once.
 fn one(
     session: &mut Session,
-    planner: &mut Planner,
+    (planner, turns): (&mut Planner, u32),
     outcomes: &mut ask::Outcomes,
     request: &Request,
     policies: &[Policy],
@@ -192,7 +196,7 @@ fn one(
     for of in &chosen {
         let same = |other: &Chosen| other.level == of.level && other.layers == of.layers && other.tokens == of.tokens;
         if !ran.iter().any(|(other, _)| same(other)) {
-            ran.push((of, ask::run(session, outcomes, request, of, Some(&mut *planner))?));
+            ran.push((of, ask::run(session, outcomes, request, of, Some((&mut *planner, turns)))?));
         }
     }
     let done = |(policy, of): (&Policy, &Chosen)| {
