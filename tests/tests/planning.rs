@@ -161,6 +161,28 @@ fn what_is_appended_is_shortened_and_nothing_else() {
 }
 
 #[test]
+fn without_an_encoder_only_what_the_caller_lets_go_is_shortened() {
+    let medium = Arc::new(MemoryMedium::new());
+    let mut service: Service = serve(store(&medium, 1), by(Policy::Ours), options(None), tiny_engine);
+    let planner = block_on(Planner::open(service.engine_mut(), None)).expect("a planner");
+    let id = block_on(service.create("mail", None)).expect("a context");
+    let wish = prompt_level(40);
+    let mut plan = |keep: &dyn Fn(usize) -> bool| {
+        block_on(service.plan_prompt("mail", id, Appended::Text(MESSAGE), keep, &planner, &wish)).expect("a plan")
+    };
+    let whole = plan(&|_| false);
+    assert_eq!((whole.text.as_str(), whole.decision.pair.prompt, whole.encoder), (MESSAGE, 100, EncoderUse::None));
+    let last = plan(&|word| word < 3);
+    assert_eq!((last.decision.words, last.encoder), (Words::Last, EncoderUse::None));
+    assert!(
+        last.text.starts_with("The meeting is") && last.text.ends_with("when nobody was on time."),
+        "{}",
+        last.text
+    );
+    block_on(service.close()).expect("closed");
+}
+
+#[test]
 fn a_lower_level_is_not_charged_for_what_it_can_read() {
     let medium = Arc::new(MemoryMedium::new());
     let mut service: Service = serve(store(&medium, 1), by(Policy::Ours), options(None), tiny_engine);

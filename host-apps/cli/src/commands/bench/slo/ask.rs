@@ -42,7 +42,14 @@ pub struct Chosen {
 /// What came of a request.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Done {
+    /// By likelihood a byte.
     pub right: bool,
+    /// By plain likelihood.
+    #[serde(default)]
+    pub right_plain: bool,
+    /// By likelihood a token, as ElastiLM's artefact has it.
+    #[serde(default)]
+    pub right_a_token: bool,
     pub met: bool,
     pub prompt_level: u32,
     pub level: u32,
@@ -61,6 +68,8 @@ impl Done {
         let measured = (chosen.decide_ms + outcome.ttft_ms, outcome.tpot_ms);
         Self {
             right: outcome.right,
+            right_plain: outcome.right_plain,
+            right_a_token: outcome.right_a_token,
             met: chosen.target.allows(measured.0, measured.1),
             prompt_level: chosen.prompt_level,
             level: chosen.level,
@@ -79,6 +88,10 @@ impl Done {
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Outcome {
     pub right: bool,
+    #[serde(default)]
+    pub right_plain: bool,
+    #[serde(default)]
+    pub right_a_token: bool,
     pub ttft_ms: f64,
     pub tpot_ms: f64,
 }
@@ -227,25 +240,30 @@ pub fn run(
     if let Some((planner, _)) = time.filter(|_| !chosen.layers) {
         planner.observe(&answer, 0.0);
     }
-    let right = match known {
-        Some(known) => known.right,
+    let [right, right_plain, right_a_token] = match known {
+        Some(known) => [known.right, known.right_plain, known.right_a_token],
         None => {
-            let mut best: Option<(f64, usize)> = None;
+            // By byte, plain, by token: the highest, and whose it is.
+            let mut best: [Option<(f64, usize)>; 3] = [None; 3];
             for (i, choice) in request.question.choices.iter().enumerate() {
                 // As the harness does: the space before a choice belongs to it.
                 let gap = &request.prompt()[request.prompt().trim_end().len()..];
                 let of_choice = engine.tokenizer().encode(&format!("{gap}{}", choice.continuation), false)?;
                 let all = [&chosen.tokens[..], &of_choice].concat();
                 let nll = block_on(engine.nll_in(&mut context, &all, chosen.tokens.len(), chosen.level))?;
-                let score = -nll.iter().map(|v| f64::from(*v)).sum::<f64>() / choice.continuation.len().max(1) as f64;
-                if best.is_none_or(|(most, _)| score > most) {
-                    best = Some((score, i));
+                let likelihood = -nll.iter().map(|v| f64::from(*v)).sum::<f64>();
+                let units = [choice.continuation.len().max(1), 1, nll.len().max(1)];
+                for (best, units) in best.iter_mut().zip(units) {
+                    let score = likelihood / units as f64;
+                    if best.is_none_or(|(most, _)| score > most) {
+                        *best = Some((score, i));
+                    }
                 }
             }
-            best.is_some_and(|(_, i)| i == request.question.gold)
+            best.map(|best| best.is_some_and(|(_, i)| i == request.question.gold))
         }
     };
-    let outcome = Outcome { right, ttft_ms: answer.ttft_ms, tpot_ms: answer.tpot_ms };
+    let outcome = Outcome { right, right_plain, right_a_token, ttft_ms: answer.ttft_ms, tpot_ms: answer.tpot_ms };
     outcomes.known.insert(key, outcome);
     Ok(outcome)
 }

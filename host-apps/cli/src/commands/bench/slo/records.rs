@@ -86,6 +86,8 @@ mod tests {
     fn record(request: usize) -> Record {
         let done = Done {
             right: true,
+            right_plain: true,
+            right_a_token: false,
             met: false,
             prompt_level: 60,
             level: 80,

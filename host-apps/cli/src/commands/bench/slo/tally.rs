@@ -126,6 +126,7 @@ impl Tally {
         json!({
             "policy": self.policy.name(),
             "requests": n,
+            "right_plain": self.count(|d| d.right_plain), "right_a_token": self.count(|d| d.right_a_token),
             "right": right, "accuracy": right as f64 / n.max(1) as f64, "accuracy_95": wilson(right, n),
             "met": met, "met_share": met as f64 / n.max(1) as f64, "met_95": wilson(met, n),
             "right_and_met": both, "right_and_met_95": wilson(both, n),

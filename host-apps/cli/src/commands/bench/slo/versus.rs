@@ -19,6 +19,8 @@ pub struct Difference {
 pub struct Versus {
     pub policy: &'static str,
     pub right: Difference,
+    pub right_plain: Difference,
+    pub right_a_token: Difference,
     pub met: Difference,
     pub right_and_met: Difference,
 }
@@ -31,20 +33,21 @@ impl Versus {
             let one = |done: &Done| f64::from(u8::from(of(done)));
             weighted(first.iter().zip(other).map(|(a, b)| one(a) - one(b)), weights)
         };
-        Self { policy, right: less(right), met: less(met), right_and_met: less(both) }
+        let [right, right_plain, right_a_token] = RIGHT.map(less);
+        Self { policy, right, right_plain, right_a_token, met: less(met), right_and_met: less(both) }
     }
 
     /// A policy's own shares.
     pub fn nothing(tally: &Tally, weights: &[f64]) -> Self {
         let share =
             |of: fn(&Done) -> bool| weighted(tally.done().iter().map(|done| f64::from(u8::from(of(done)))), weights);
-        Self { policy: tally.name(), right: share(right), met: share(met), right_and_met: share(both) }
+        let [right, right_plain, right_a_token] = RIGHT.map(share);
+        Self { policy: tally.name(), right, right_plain, right_a_token, met: share(met), right_and_met: share(both) }
     }
 }
 
-fn right(done: &Done) -> bool {
-    done.right
-}
+/// By byte, plain, by token.
+const RIGHT: [fn(&Done) -> bool; 3] = [|done| done.right, |done| done.right_plain, |done| done.right_a_token];
 
 fn met(done: &Done) -> bool {
     done.met
@@ -92,6 +95,8 @@ mod tests {
     fn done(right: bool) -> Done {
         Done {
             right,
+            right_plain: right,
+            right_a_token: right,
             met: true,
             prompt_level: 100,
             level: 100,
