@@ -15,8 +15,9 @@ use concertina_trainer::heads::bench;
 use concertina_trainer::heads::decisions::{self, decisions};
 use concertina_trainer::heads::encode::encode;
 use concertina_trainer::heads::make::heads;
-use concertina_trainer::heads::report::{example_levels, prompt_levels};
-use concertina_trainer::heads::table;
+use concertina_trainer::heads::prompts::Kind;
+use concertina_trainer::heads::report::{Behind, example_levels, prompt_levels};
+use concertina_trainer::heads::table::{self, Table};
 use concertina_trainer::minilm::MiniLm;
 use concertina_trainer::watch::Lines;
 use concertina_trainer::workshop::Effort;
@@ -84,7 +85,7 @@ enum Command {
         #[arg(long, default_value_t = 120)]
         held_out: usize,
     },
-    /// The same behind examples, of which words may be dropped while the question stays
+    /// The same with a heads file, behind examples, of which words may be dropped while the question stays
     Examples {
         #[command(flatten)]
         encoder: Encoder,
@@ -94,9 +95,18 @@ enum Command {
         /// Examples before each question
         #[arg(long, default_value_t = 5)]
         examples: usize,
+        /// Any words may be dropped, of the question too, and every second question stands behind two examples, as in `prompts`
+        #[arg(long, conflicts_with = "examples")]
+        any: bool,
         /// Held-out questions
         #[arg(long, default_value_t = 120)]
         held_out: usize,
+        /// Level of the sub-model that answers
+        #[arg(long, default_value_t = 100)]
+        level: u32,
+        /// Rows of the table beside the score head's, all by default
+        #[arg(long, value_delimiter = ',')]
+        row: Vec<String>,
     },
     /// Held-out questions answered at the levels that the decision head picks, against other ways to pick
     Decisions {
@@ -263,16 +273,18 @@ fn main() -> Result<()> {
         }
         Command::Prompts { encoder, held_out } => {
             let report = prompt_levels(&encoder.order(), held_out, &mut watch)?;
-            println!("{}", table::text(table::PROMPTS, &report.cells));
+            println!("{}", table::text(&Table::of_prompts(), &report.cells));
             for (row, agreement) in &report.agreement {
                 println!("{row}: rank correlation {:.3} ± {:.3} with the labels", agreement.mean, agreement.within);
             }
             println!("{}", serde_json::to_string(&report)?);
         }
-        Command::Examples { encoder, heads, examples, held_out } => {
+        Command::Examples { encoder, heads, examples, any, held_out: count, level, row } => {
             let heads = Heads::from_bytes(&std::fs::read(heads)?)?;
-            let cells = example_levels(&encoder.order(), &heads, examples, held_out, &mut watch)?;
-            println!("{}", table::text(table::EXAMPLES, &cells));
+            let kind = if any { Kind::Mixed } else { Kind::Examples(examples) };
+            let (what, table) = (Behind { heads: &heads, kind, count, level }, Table::of_examples(&row)?);
+            let cells = example_levels(&encoder.order(), &what, &table, &mut watch)?;
+            println!("{}", table::text(&table, &cells));
             println!("{}", serde_json::to_string(&cells)?);
         }
         Command::Decisions { encoder, held_out } => {

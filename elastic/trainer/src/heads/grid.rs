@@ -87,7 +87,7 @@ impl Grid {
     }
 }
 
-fn level(bench: &Bench, level: u32) -> Result<&SubModel> {
+pub(super) fn level(bench: &Bench, level: u32) -> Result<&SubModel> {
     bench.package.level(level).with_context(|| format!("the package has no level {level}"))
 }
 

@@ -6,12 +6,14 @@ use serde::Serialize;
 
 use super::bench::{Bench, Order};
 use super::encode::stored_scorer;
+use super::grid::level;
 use super::labels::{Labels, first_order, label_all};
 use super::make::{encoded, score_head};
 use super::prompts::Kind;
 use super::reader::Reader;
-use super::table::{self, Cell, Known, measure};
+use super::table::{Cell, Known, Table, measure};
 use crate::minilm::MiniLm;
+use crate::recover::package::restored;
 use crate::stats::{Mean, mean, rank_correlation};
 use crate::watch::Watch;
 
@@ -37,7 +39,9 @@ pub fn prompt_levels(order: &Order, count: usize, watch: &mut dyn Watch) -> Resu
     let read = encoded(&minilm, prompts)?.into_iter().zip(labels);
     let known = |((prompt, encoded), labels)| Ok(Known { prompt, head: scored.scorer.ranking(&encoded)?, labels });
     let known = read.map(known).collect::<Result<Vec<Known>>>()?;
-    let cells = measure(&bench, table::PROMPTS, &scored.name, &known, watch)?;
+    let full = bench.net.full();
+    let reader = Reader::new(&bench.net, &bench.model.tokenizer, &full, None)?;
+    let cells = measure(&bench, &Table::of_prompts(), &scored.name, &reader, &known, watch)?;
     let agreement = |of: &dyn Fn(&Known) -> Vec<f32>| -> Mean {
         let one = |known: &Known| {
             let prompt = &known.prompt;
@@ -57,31 +61,48 @@ pub fn prompt_levels(order: &Order, count: usize, watch: &mut dyn Watch) -> Resu
     Ok(PromptReport { cells, agreement })
 }
 
-/// Measure prompt levels on `count` held-out questions behind `examples` examples each, of which words may be dropped while
-/// the question stays. The score head is that of a heads file.
+/// Who reads what.
+#[derive(Debug)]
+pub struct Behind<'a> {
+    /// The score head.
+    pub heads: &'a Heads,
+    /// Examples before each question, and which words may be dropped.
+    pub kind: Kind,
+    /// Held-out questions.
+    pub count: usize,
+    /// Level of the sub-model that answers.
+    pub level: u32,
+}
+
+/// Measure prompt levels on held-out questions behind examples, with the score head of a heads file and a level of the model.
 ///
 /// # Errors
-/// As [`prompt_levels`], or if the heads are of another encoder.
-pub fn example_levels(
-    order: &Order,
-    heads: &Heads,
-    examples: usize,
-    count: usize,
-    watch: &mut dyn Watch,
-) -> Result<Vec<Cell>> {
+/// As [`prompt_levels`], or if the heads are of another encoder or the package has no such level.
+pub fn example_levels(order: &Order, what: &Behind<'_>, table: &Table, watch: &mut dyn Watch) -> Result<Vec<Cell>> {
     let bench = Bench::open(order)?;
     let minilm = MiniLm::open(&order.minilm)?;
-    let scorer = stored_scorer(&minilm, heads)?;
-    let full = bench.net.full();
-    let reader = Reader::new(&bench.net, &bench.model.tokenizer, &full, None)?;
-    let prompts = bench.held_out(count, Kind::Examples(examples));
+    let scorer = stored_scorer(&minilm, what.heads)?;
+    let (full, tokenizer) = (bench.net.full(), &bench.model.tokenizer);
+    let reader = Reader::new(&bench.net, tokenizer, &full, None)?;
+    let prompts = bench.held_out(what.count, what.kind);
     watch.begin("words of prompts", prompts.len());
     let mut known = Vec::with_capacity(prompts.len());
     for (prompt, encoded) in encoded(&minilm, prompts)? {
-        let (gradient, surprisal) = first_order(&reader, &bench.net, &prompt)?;
+        let (gradient, surprisal) = match table.has("surprisal") {
+            true => first_order(&reader, &bench.net, &prompt)?,
+            false => (Vec::new(), Vec::new()),
+        };
         let labels = Labels { effect: Vec::new(), gradient, surprisal, whole: 0.0 };
         known.push(Known { head: scorer.ranking(&encoded)?, prompt, labels });
         watch.step(known.len(), "");
     }
-    measure(&bench, table::EXAMPLES, &format!("stored, {examples} examples"), &known, watch)
+    let basis = format!("stored, {:?}, level {}", what.kind, what.level);
+    if what.level == 100 {
+        return measure(&bench, table, &basis, &reader, &known, watch);
+    }
+    let units = level(&bench, what.level)?;
+    let stored = bench.package.adapters(what.level);
+    let adapters = stored.map(|stored| restored(stored, full.len())).transpose()?;
+    let reader = Reader::new(&bench.net, tokenizer, &units.layers, adapters.as_ref())?;
+    measure(&bench, table, &basis, &reader, &known, watch)
 }

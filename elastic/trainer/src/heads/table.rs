@@ -1,6 +1,6 @@
 //! What prompt levels cost, by the way in which words are chosen.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::bench::Bench;
@@ -12,32 +12,49 @@ use crate::stats::{Mean, mean};
 use crate::watch::Watch;
 
 /// What a table has.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Table {
     /// Its records.
     stage: &'static str,
     /// Prompt levels, beside 100.
     levels: &'static [u32],
     /// Ways to choose words, the score head first.
-    rows: &'static [&'static str],
+    rows: Vec<&'static str>,
     /// Parts of it: prompts with so many examples, or all.
     parts: &'static [Option<usize>],
 }
 
-/// Any words may be dropped.
-pub const PROMPTS: Table = Table {
-    stage: "prompts",
-    levels: &[80, 60, 40, 20],
-    rows: &["score head", "oracle", "random", "truncation", "surprisal"],
-    parts: &[None, Some(0), Some(2)],
-};
-/// Words of examples may be dropped; at 0 % none of them is left.
-pub const EXAMPLES: Table = Table {
-    stage: "examples",
-    levels: &[80, 60, 40, 20, 0],
-    rows: &["score head", "random", "truncation", "surprisal"],
-    parts: &[None],
-};
+impl Table {
+    /// Any words may be dropped.
+    pub fn of_prompts() -> Self {
+        Self {
+            stage: "prompts",
+            levels: &[80, 60, 40, 20],
+            rows: vec!["score head", "oracle", "random", "truncation", "surprisal"],
+            parts: &[None, Some(0), Some(2)],
+        }
+    }
+
+    /// Words of examples may be dropped; at 0 % none of them is left. `rows` are those that are wanted beside the score head's, or
+    /// all if it names none.
+    ///
+    /// # Errors
+    /// If there is no such row.
+    pub fn of_examples(rows: &[String]) -> Result<Self> {
+        const ROWS: [&str; 3] = ["random", "truncation", "surprisal"];
+        for row in rows {
+            ensure!(ROWS.contains(&row.as_str()), "no row {row:?}: there are {}", ROWS.join(", "));
+        }
+        let wanted = ROWS.into_iter().filter(|row| rows.is_empty() || rows.iter().any(|r| r == row));
+        let rows = std::iter::once("score head").chain(wanted).collect();
+        Ok(Self { stage: "examples", levels: &[80, 60, 40, 20, 0], rows, parts: &[None] })
+    }
+
+    /// Whether it has a row.
+    pub fn has(&self, row: &str) -> bool {
+        self.rows.contains(&row)
+    }
+}
 
 /// A prompt, and what is known of its words.
 pub struct Known {
@@ -70,6 +87,10 @@ pub struct Cell {
     pub accuracy: Mean,
     /// Rise of the surprise at the right answer over the whole prompt's, in nats.
     pub rise: Mean,
+    /// Surprise at the right answer where one of the prompt's answers must be right, in nats: what a choice between them turns on.
+    pub choice: Mean,
+    /// Rise of that over the whole prompt's.
+    pub choice_rise: Mean,
     /// By how much the score head's rise is less, prompt by prompt.
     pub behind_head: Mean,
     /// Mean tokens that were read, of the whole prompt's.
@@ -91,18 +112,25 @@ fn scores(row: &str, known: &Known, seed: u64) -> Vec<f32> {
     }
 }
 
-/// Measure; prompts that are in the records already are taken from there. `head` names the score head.
+/// Measure what a reader makes of them; prompts that are in the records already are taken from there. `basis` names the score head
+/// and the reader.
 ///
 /// # Errors
 /// If the model refuses, or the records cannot be written.
-pub fn measure(bench: &Bench, table: Table, head: &str, known: &[Known], watch: &mut dyn Watch) -> Result<Vec<Cell>> {
-    let mut records = bench.records::<Found>(table.stage, &format!("score head {head}"))?;
-    let full = bench.net.full();
-    let reader = Reader::new(&bench.net, &bench.model.tokenizer, &full, None)?;
+pub fn measure(
+    bench: &Bench,
+    table: &Table,
+    basis: &str,
+    reader: &Reader<'_>,
+    known: &[Known],
+    watch: &mut dyn Watch,
+) -> Result<Vec<Cell>> {
+    let mut records =
+        bench.records::<Found>(table.stage, &format!("score head {basis}, rows {}", table.rows.join(", ")))?;
     watch.begin("held-out prompts, shortened", known.len());
     for (i, known) in known.iter().enumerate().skip(records.found.len()) {
         let mut texts = vec![known.prompt.text.clone()];
-        for row in table.rows {
+        for row in &table.rows {
             let scores = scores(row, known, i as u64);
             texts.extend(table.levels.iter().map(|level| known.prompt.shortened(&scores, *level)));
         }
@@ -113,11 +141,12 @@ pub fn measure(bench: &Bench, table: Table, head: &str, known: &[Known], watch: 
     Ok(table.parts.iter().flat_map(|examples| cells(table, &found, *examples)).collect())
 }
 
-fn cells(table: Table, found: &[(&Prompt, &Found)], examples: Option<usize>) -> Vec<Cell> {
+fn cells(table: &Table, found: &[(&Prompt, &Found)], examples: Option<usize>) -> Vec<Cell> {
     let own: Vec<_> = found.iter().filter(|(p, _)| examples.is_none_or(|n| p.examples == n)).collect();
     let rise = |prompt: &Prompt, found: &Found, at: usize| {
         found.all[at].surprise[prompt.right] - found.all[0].surprise[prompt.right]
     };
+    let choice = |prompt: &Prompt, found: &Found, at: usize| found.all[at].where_one_is(prompt);
     let cell = |row: &'static str, level: u32, at: usize, head: usize| {
         let over = |of: &dyn Fn(&Prompt, &Found) -> f64| own.iter().map(|(p, f)| of(p, f)).collect::<Vec<f64>>();
         Cell {
@@ -127,6 +156,8 @@ fn cells(table: Table, found: &[(&Prompt, &Found)], examples: Option<usize>) -> 
             prompts: own.len(),
             accuracy: mean(&over(&|p, f| f64::from(u8::from(f.all[at].right(p))))),
             rise: mean(&over(&|p, f| rise(p, f, at))),
+            choice: mean(&over(&|p, f| choice(p, f, at))),
+            choice_rise: mean(&over(&|p, f| choice(p, f, at) - choice(p, f, 0))),
             behind_head: mean(&over(&|p, f| rise(p, f, at) - rise(p, f, head))),
             tokens: mean(&over(&|_, f| f.all[at].tokens as f64 / f.all[0].tokens as f64)).mean,
         }
@@ -141,7 +172,7 @@ fn cells(table: Table, found: &[(&Prompt, &Found)], examples: Option<usize>) -> 
 }
 
 /// As text: for each kind of prompts, accuracy, then the rise of the surprise, then the score head's lead.
-pub fn text(table: Table, cells: &[Cell]) -> String {
+pub fn text(table: &Table, cells: &[Cell]) -> String {
     let mut out = String::new();
     for examples in table.parts {
         let own: Vec<&Cell> = cells.iter().filter(|cell| cell.examples == *examples).collect();
@@ -153,11 +184,13 @@ pub fn text(table: Table, cells: &[Cell]) -> String {
         };
         let percent = |m: Mean| format!("{:.1} ± {:.1}", m.mean * 100.0, m.within * 100.0);
         let nats = |m: Mean| format!("{:+.2} ± {:.2}", m.mean, m.within);
-        out.push_str(&format!("{kind}: {} prompts, {} % right at 100 %\n\n", whole.prompts, percent(whole.accuracy)));
+        let (right, choice) = (percent(whole.accuracy), whole.choice);
+        let choice = format!("{:.2} ± {:.2} nats where one of the answers must be right", choice.mean, choice.within);
+        out.push_str(&format!("{kind}: {} prompts, {right} % right at 100 %, {choice}\n\n", whole.prompts));
         let mut part = |title: &str, show: &dyn Fn(&Cell) -> String| {
             let levels = table.levels.iter().map(|l| format!("{l} %")).collect::<Vec<_>>().join(" | ");
             out.push_str(&format!("| {title} | {levels} |\n|---|{}\n", "---|".repeat(table.levels.len())));
-            for row in table.rows {
+            for row in &table.rows {
                 let shown: Vec<String> = own.iter().filter(|c| c.row == *row).map(|c| show(c)).collect();
                 out.push_str(&format!("| {row} | {} |\n", shown.join(" | ")));
             }
@@ -165,6 +198,7 @@ pub fn text(table: Table, cells: &[Cell]) -> String {
         };
         part("right answers, %", &|c| percent(c.accuracy));
         part("rise of surprise at the right answer, nats", &|c| nats(c.rise));
+        part("rise where one of the answers must be right, nats", &|c| nats(c.choice_rise));
         part("more than the score head's, nats", &|c| nats(c.behind_head));
         part("tokens read, %", &|c| format!("{:.0}", c.tokens * 100.0));
     }
