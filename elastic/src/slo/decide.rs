@@ -173,8 +173,9 @@ pub struct Decision {
 
 /// The best feasible pair. An encoder's cost counts wherever it must choose among words; it is not run where the whole
 /// prompt can be read at a level that is as good, where the last words are as good as its own for the time, or where nothing but words
-/// that stay is left. Where nothing is feasible, it is the best of the pairs that miss the target by
-/// hardly more than the nearest does: a target that is missed anyway is not worth a worse answer for a moment.
+/// that stay is left. Where nothing is feasible, it is the best of the pairs that take hardly longer than the nearest to the target:
+/// a target that is missed anyway is not worth a worse answer for a moment. Where some would be in time but for the margin, only those
+/// count.
 pub fn decide(profile: &Profile, request: &Request<'_>, hints: &Hints, ways: Ways, fixed: Restriction) -> Decision {
     let only = fixed.prompt.map(|only| [only]);
     let levels_of_prompt: &[u32] = only.as_ref().map_or(&PROMPT_LEVELS, |only| only);
@@ -201,7 +202,9 @@ pub fn decide(profile: &Profile, request: &Request<'_>, hints: &Hints, ways: Way
     let rank = |d: &&Decision| (hints.score(d.pair, d.words, request.stay > 0), -d.encoder_ms, -d.ttft_ms);
     let best = good.max_by(|a, b| order(rank(a), rank(b)));
     let least = all.iter().map(|d| missed(d, request)).fold(f64::INFINITY, f64::min);
-    let near = || all.iter().filter(|d| missed(d, request) <= NEAR * least).max_by(|a, b| order(rank(a), rank(b)));
+    // What is met by the numbers, if not by the margin, may be met; then nothing that is not.
+    let most = if least > 1.0 { NEAR * least } else { (NEAR * least).min(1.0) };
+    let near = || all.iter().filter(|d| missed(d, request) <= most).max_by(|a, b| order(rank(a), rank(b)));
     best.or_else(near).copied().unwrap_or_else(|| one(Pair { prompt: 100, level: 100 }, Words::Scored))
 }
 
@@ -300,6 +303,23 @@ mod tests {
         let fastest = Pair { prompt: 20, level: 20 };
         let score = |pair| Hints::prior().score(pair, Words::Scored, false);
         assert!(score(d.pair) > score(fastest), "{d:?}");
+    }
+
+    #[test]
+    fn where_only_the_margin_is_missing_nothing_is_picked_that_will_be_late() {
+        // Most of it is fixed, so that prompt levels lie within a tenth of each other.
+        let ttft = 1.02 * profile().ttft_ms(20, 840, 0);
+        let r = Request { fixed: 800, ..request(ttft, 1e9) };
+        let at = |r: &Request<'_>| {
+            let only = Restriction { level: Some(20), ..Restriction::default() };
+            decide(&profile(), r, &Hints::prior(), Ways { scored: false, last: true }, only)
+        };
+        let r = Request { stay: 1, ..r };
+        let careful = at(&Request { margin: (0.1, 0.1), ..r });
+        assert!(!careful.feasible && careful.ttft_ms <= ttft, "{careful:?}");
+        // Where all are late, one that is hardly later than the nearest is taken for being better.
+        let late = at(&Request { target: Target { ttft_ms: Some(0.9 * ttft), tpot_ms: None }, ..r });
+        assert!(late.pair.prompt > careful.pair.prompt, "{late:?}");
     }
 
     #[test]

@@ -30,8 +30,7 @@ pub fn windows(
 ) -> Result<Windows> {
     let mut random = Random::new(seed);
     let mut all = Vec::new();
-    for (kind, share) in shares {
-        let wanted = (count as f64 * share).round() as usize;
+    for ((kind, _), wanted) in shares.into_iter().zip(dealt(count, shares.map(|(_, share)| share))) {
         let mut own: Vec<&Text> = texts.iter().filter(|text| text.kind == kind).collect();
         random.shuffle(&mut own);
         let mut stream = Vec::new();
@@ -57,6 +56,17 @@ pub fn windows(
     Ok(Windows { tokens, all })
 }
 
+/// `count` dealt out by shares: `count` in all, though each is rounded.
+fn dealt(count: usize, shares: [f64; 3]) -> [usize; 3] {
+    let (mut sum, mut given) = (0.0, 0);
+    shares.map(|share| {
+        sum += share;
+        let own = (count as f64 * sum).round() as usize - given;
+        given += own;
+        own
+    })
+}
+
 fn encode(model: &Model, text: &Text, as_chat: bool) -> Result<Vec<u32>> {
     let tokenizer = &model.tokenizer;
     let message = |role: &str, content: &str| ChatMessage { role: role.into(), content: content.into() };
@@ -70,4 +80,18 @@ fn encode(model: &Model, text: &Text, as_chat: bool) -> Result<Vec<u32>> {
     };
     ids.extend(tokenizer.eos());
     Ok(ids)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::dealt;
+
+    #[test]
+    fn as_many_windows_as_were_asked_for() {
+        let of = |count| dealt(count, [0.4, 0.2, 0.4]);
+        assert_eq!([1, 2, 8, 20].map(of), [[0, 1, 0], [1, 0, 1], [3, 2, 3], [8, 4, 8]]);
+        for count in 0..500 {
+            assert_eq!(of(count).iter().sum::<usize>(), count);
+        }
+    }
 }
