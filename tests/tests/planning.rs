@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use concertina::elastic::prompt::words;
-use concertina::elastic::slo::{Restriction, Target, Words};
+use concertina::elastic::slo::{Hints, Restriction, Target, Words};
 use concertina::kv::store::MemoryMedium;
 use concertina::native::blake3_of;
 use concertina::service::{Appended, Policy, Service};
@@ -89,7 +89,7 @@ fn what_is_appended_is_shortened_and_nothing_else() {
     let medium = Arc::new(MemoryMedium::new());
     let mut service: Service = serve(store(&medium, 1), by(Policy::Ours), options(None), tiny_engine);
     add_encoder(service.engine_mut());
-    let planner = block_on(Planner::open(service.engine_mut(), None)).expect("a planner");
+    let mut planner = block_on(Planner::open(service.engine_mut(), None)).expect("a planner");
     let id =
         block_on(service.create("mail", Some("You are brief and you never mention the cake."))).expect("a context");
     let system = block_on(service.tokens("mail", id)).expect("tokens");
@@ -121,7 +121,9 @@ fn what_is_appended_is_shortened_and_nothing_else() {
     // What the template writes around a message is there, whole.
     assert_eq!(plan.tokens, block_on(service.turn("mail", id, &plan.text)).expect("tokens"));
 
-    // The last words beside those are as good as the encoder's at two fifths, and cost nothing to find.
+    // Where the last words beside those are as good as the encoder's, they cost nothing to find.
+    let worth = vec![(40, -0.1), (60, -0.05), (100, 0.0)];
+    planner.set_hints(Hints { before_what_stays: worth.clone(), last_before_what_stays: worth, ..Hints::prior() });
     let fewer =
         block_on(service.plan_prompt("mail", id, Appended::Message(MESSAGE), &marked, &planner, &prompt_level(40)));
     let fewer = fewer.expect("a plan");
