@@ -121,9 +121,9 @@ fn what_is_appended_is_shortened_and_nothing_else() {
     // What the template writes around a message is there, whole.
     assert_eq!(plan.tokens, block_on(service.turn("mail", id, &plan.text)).expect("tokens"));
 
-    // Where the last words beside those are as good as the encoder's, they cost nothing to find.
-    let worth = vec![(40, -0.1), (60, -0.05), (100, 0.0)];
-    planner.set_hints(Hints { before_what_stays: worth.clone(), last_before_what_stays: worth, ..Hints::prior() });
+    // Where the last words beside those are better, they cost nothing to find.
+    let of = |worth: f64| vec![(40, worth), (100, 0.0)];
+    planner.set_hints(Hints { before_what_stays: of(-2.0), last_before_what_stays: of(-1.0), ..Hints::prior() });
     let fewer =
         block_on(service.plan_prompt("mail", id, Appended::Message(MESSAGE), &marked, &planner, &prompt_level(40)));
     let fewer = fewer.expect("a plan");
