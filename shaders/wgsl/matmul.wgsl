@@ -27,7 +27,6 @@ fn matmul(
     @builtin(local_invocation_index) local: u32,
 #ifdef SUBGROUPS
     @builtin(subgroup_invocation_id) lane: u32,
-    @builtin(subgroup_size) subgroup: u32,
 #endif
 ) {
     // Nobody leaves early: lanes and rows past the end repeat the last ones and store nothing.
@@ -233,11 +232,11 @@ fn matmul(
         }
     }
 #ifdef SUBGROUPS
-    // Lanes past the eighth hold the same again.
+    // As in shared/matvec.
     if (NORM == 1u) {
-        let same = 8.0 / f32(subgroup);
-        qlo = subgroupAdd(qlo) * same;
-        qhi = subgroupAdd(qhi) * same;
+        let first = vec4<bool>(lane < 8u);
+        qlo = subgroupAdd(select(vec4<f32>(0.0), qlo, first));
+        qhi = subgroupAdd(select(vec4<f32>(0.0), qhi, first));
     }
 #endif
     finish(row, n, a0 * norm_factor(qlo.x));

@@ -8,13 +8,12 @@ fn matvec(
     @builtin(local_invocation_index) local: u32,
 #ifdef SUBGROUPS
     @builtin(subgroup_invocation_id) lane: u32,
-    @builtin(subgroup_size) subgroup: u32,
 #endif
 ) {
     // Nobody leaves early: lanes past the end store nothing.
     let n = (group.x * THREADS + local) * 4u;
 #ifdef SUBGROUPS
-    let sums = four_features(n, group.y, lane, subgroup);
+    let sums = four_features(n, group.y, lane);
 #else
     let sums = four_features(n, group.y);
 #endif

@@ -47,7 +47,6 @@ fn all_lanes(v: vec4<f32>) -> vec4<f32> {
 fn matvec_adapted(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(subgroup_invocation_id) lane: u32,
-    @builtin(subgroup_size) subgroup: u32,
 ) {
     let mine = share_of(group.y, lane, 8u);
     let mix = Mix(all_lanes(mine.low), all_lanes(mine.high));
@@ -55,7 +54,7 @@ fn matvec_adapted(
     loop {
         // Nobody leaves early: lanes past the end store nothing.
         let n = (group.x * THREADS + block * 8u + lane) * 4u;
-        finish_adapted(group.y, n, four_features(n, group.y, lane, subgroup), mix);
+        finish_adapted(group.y, n, four_features(n, group.y, lane), mix);
         continuing {
             block++;
             break if block >= THREADS / 8u;

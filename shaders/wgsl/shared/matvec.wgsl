@@ -35,7 +35,6 @@ fn four_features(
     row: u32,
 #ifdef SUBGROUPS
     lane: u32,
-    subgroup: u32,
 #endif
 ) -> vec4<f32> {
     let m = min(n, (params.n - 1u) & ~3u);
@@ -104,8 +103,8 @@ fn four_features(
         }
     }
 #ifdef SUBGROUPS
-    // Lanes past the eighth hold the same again.
-    squares = subgroupAdd(squares) * (8.0 / f32(subgroup));
+    // Lanes past the eighth hold the same again, and a workgroup need not fill its last subgroup.
+    squares = subgroupAdd(select(0.0, squares, lane < 8u));
 #endif
     return acc * norm_factor(squares);
 }

@@ -110,7 +110,12 @@ pub const MUTANTS: &[Mutant] = &[
         "return v;",
     ),
     slip("matmul.q4_1", "one row's norm for all", "norm_factor(qhi.y)", "norm_factor(qhi.x)"),
-    slip("matvec.q4_1.subgroups", "squares of one lane", "squares = subgroupAdd(squares)", "squares = 8.0 * (squares)"),
+    slip(
+        "matvec.q4_1.subgroups",
+        "squares of one lane",
+        "subgroupAdd(select(0.0, squares, lane < 8u))",
+        "8.0 * squares",
+    ),
     slip(
         "matvec.q8_0",
         "gate and up swapped",
