@@ -122,14 +122,21 @@ impl Exam {
             })
             .collect()
         };
-        let nats = self.questions.iter().zip(&surprises).map(|(question, surprise)| {
-            let least = surprise.iter().copied().fold(f64::INFINITY, f64::min);
-            let all: f64 = surprise.iter().map(|s| (least - s).exp()).sum();
-            surprise.get(question.asked.right).map_or(0.0, |right| right - least + all.ln())
-        });
+        let nats = self
+            .questions
+            .iter()
+            .zip(&surprises)
+            .map(|(question, surprise)| surprise_where_one_is(surprise, question.asked.right));
         let nats = nats.collect();
         Ok(Marks { plain: marks(|_| 1.0), by_byte: marks(|bytes| bytes.max(1) as f64), nats })
     }
+}
+
+/// Surprise in nats at the right choice where one of the choices must be right, by the surprise at each; 0 if it is none of them.
+pub fn surprise_where_one_is(surprise: &[f64], right: usize) -> f64 {
+    let least = surprise.iter().copied().fold(f64::INFINITY, f64::min);
+    let all: f64 = surprise.iter().map(|s| (least - s).exp()).sum();
+    surprise.get(right).map_or(0.0, |right| right - least + all.ln())
 }
 
 /// A question with its choices as a tree.

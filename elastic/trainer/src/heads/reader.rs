@@ -31,13 +31,6 @@ impl Answers {
         least.map_or(0, |(i, _)| i)
     }
 
-    /// Surprise in nats at the right choice where one of the choices must be right, by their likelihoods.
-    pub fn where_one_is(&self, prompt: &Prompt) -> f64 {
-        let least = self.surprise.iter().copied().fold(f64::INFINITY, f64::min);
-        let sum: f64 = self.surprise.iter().map(|s| (least - s).exp()).sum();
-        self.surprise[prompt.right] - least + sum.ln()
-    }
-
     /// Whether that is the right one.
     pub fn right(&self, prompt: &Prompt) -> bool {
         self.chosen(prompt) == prompt.right

@@ -7,6 +7,7 @@ use super::bench::Bench;
 use super::labels::Labels;
 use super::prompts::Prompt;
 use super::reader::{Answers, Reader};
+use crate::exam::surprise_where_one_is;
 use crate::random::Random;
 use crate::stats::{Mean, mean};
 use crate::watch::Watch;
@@ -146,7 +147,8 @@ fn cells(table: &Table, found: &[(&Prompt, &Found)], examples: Option<usize>) ->
     let rise = |prompt: &Prompt, found: &Found, at: usize| {
         found.all[at].surprise[prompt.right] - found.all[0].surprise[prompt.right]
     };
-    let choice = |prompt: &Prompt, found: &Found, at: usize| found.all[at].where_one_is(prompt);
+    let choice =
+        |prompt: &Prompt, found: &Found, at: usize| surprise_where_one_is(&found.all[at].surprise, prompt.right);
     let cell = |row: &'static str, level: u32, at: usize, head: usize| {
         let over = |of: &dyn Fn(&Prompt, &Found) -> f64| own.iter().map(|(p, f)| of(p, f)).collect::<Vec<f64>>();
         Cell {
