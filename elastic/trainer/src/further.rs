@@ -4,7 +4,7 @@
 //! for again, and the model's file, which the order gives, stays the same to the bit.
 //!
 //! A level whose table stays goes on from its own adapters. One whose table is made anew starts from those of the nearest level
-//! that leaves out the same halves of layers, with zeros for the inputs that it keeps beside; where there is none, they are
+//! that leaves out the same MLPs and no more attention, with zeros for the inputs that it keeps beside; where there is none, they are
 //! fitted.
 
 use std::collections::BTreeMap;
@@ -19,7 +19,7 @@ use concertina_elastic::{LayerUnits, SubModel};
 use crate::compare::read_package;
 use crate::elasticize::{FORMATS, Order, Outcome, fitting_text, stem, train, training, write};
 use crate::file;
-use crate::levels::Search;
+use crate::levels::{Search, Without};
 use crate::net::{Adapter, Adapters, LayerAdapters, Net};
 use crate::ops::to_vec;
 use crate::recover::fit::fit;
@@ -36,8 +36,8 @@ pub struct Further {
     pub from: PathBuf,
     /// Levels that are trained, in this order; none: all below 100.
     pub levels: Vec<u32>,
-    /// Levels whose tables are made anew, and how many whole layers they leave out.
-    pub leave_out: Vec<(u32, usize)>,
+    /// Levels whose tables are made anew, and what they leave out.
+    pub leave_out: Vec<(u32, Without)>,
 }
 
 impl Further {
@@ -50,7 +50,7 @@ impl Further {
             words.push_str(&format!(" --level {}", joined(self.levels.iter().map(u32::to_string).collect())));
         }
         if !self.leave_out.is_empty() {
-            let each = self.leave_out.iter().map(|(level, layers)| format!("{level}={layers}"));
+            let each = self.leave_out.iter().map(|(level, without)| format!("{level}={without}"));
             words.push_str(&format!(" --leave-out {}", joined(each.collect())));
         }
         words
@@ -81,19 +81,19 @@ fn in_shop(shop: &Workshop, what: &Further, command: &str, watch: &mut dyn Watch
     }
     let path = reordered(shop, &package)?;
     let net = Net::load(&file::open_model(&path)?)?;
-    let mut calibration = 0;
-    for &(level, count) in &what.leave_out {
-        ensure!(levels.contains(&level), "level {level} is to leave out layers, but it is not among those to train");
-        let sub = without_layers(shop, &net, &package.anchors, level, count, watch)?;
-        calibration += shop.effort.harm + shop.effort.search;
-        if let Some(old) = package.levels.iter_mut().find(|old| old.level == level && old.layers != sub.layers) {
-            *old = sub;
-            package.adapters.retain(|adapters| adapters.level != level);
-        }
-    }
-    let mut known: BTreeMap<u32, Adapters> = BTreeMap::new();
+    let mut known = Known::new();
     for stored in &package.adapters {
-        known.insert(stored.level, restored(stored, net.layers.len())?);
+        let sub = package.level(stored.level).context("adapters of a level that is not there")?;
+        known.insert(stored.level, (sub.layers.clone(), restored(stored, net.layers.len())?));
+    }
+    let mut calibration = 0;
+    for &(level, without) in &what.leave_out {
+        ensure!(levels.contains(&level), "level {level} is to leave out layers, but it is not among those to train");
+        let sub = table_without(shop, &net, &package.anchors, level, without, watch)?;
+        calibration += shop.effort.harm + shop.effort.search;
+        if let Some(old) = package.levels.iter_mut().find(|old| old.level == level) {
+            *old = sub;
+        }
     }
     let training = training(&shop.effort);
     let questions = shop.questions()?;
@@ -108,7 +108,7 @@ fn in_shop(shop: &Workshop, what: &Further, command: &str, watch: &mut dyn Watch
             trainee
         } else {
             let begun = Instant::now();
-            let start = match start(&net, &package, &sub, &known, shop.effort.rank)? {
+            let start = match start(&net, &package.anchors, &sub, &known, shop.effort.rank)? {
                 Some((of, adapters)) => {
                     watch.say(&format!("level {level} starts from the adapters of level {of}"));
                     adapters
@@ -139,7 +139,7 @@ fn in_shop(shop: &Workshop, what: &Further, command: &str, watch: &mut dyn Watch
         let adapters = trainee.adapters().clone();
         package.adapters.retain(|adapters| adapters.level != level);
         package.adapters.push(stored(level, &adapters)?);
-        known.insert(level, adapters);
+        known.insert(level, (sub.layers, adapters));
     }
     package.adapters.sort_by_key(|adapters| adapters.level);
     let tokens = |windows: usize| (windows * shop.effort.window) as u64;
@@ -172,58 +172,64 @@ fn reordered(shop: &Workshop, package: &Package) -> Result<PathBuf> {
     Ok(to)
 }
 
-/// A level's table without `count` layers, those of least influence.
-fn without_layers(
+/// A level's table without some layers, and without attention of others.
+fn table_without(
     shop: &Workshop,
     net: &Net,
     anchors: &[usize],
     level: u32,
-    count: usize,
+    without: Without,
     watch: &mut dyn Watch,
 ) -> Result<SubModel> {
     let steps = shop.effort.search_steps;
-    let basis = [shop.effort.harm, shop.effort.search, steps, count];
-    shop.stage(&format!("level-{level}-without-{count}"), &basis, || {
+    let basis = [shop.effort.harm, shop.effort.search, steps, without.layers, without.attention];
+    shop.stage(&format!("level-{level}-without-{without}"), &basis, || {
         // Of the model as it came: that is what other measurements of influence are of.
         let influence = shop.influence(&Net::load(&shop.model)?, watch)?;
         let mut read = None;
         let lessons = shop.searched(net, &mut read)?;
         let mut search = Search::new(net, lessons, anchors, &[], shop.effort.seed + u64::from(level));
-        search.leave_out(count, &influence);
-        watch.begin(&format!("what level {level} keeps without {count} layers"), steps);
+        search.leave_out(without, &influence)?;
+        watch.begin(&format!("what level {level} keeps without {without} layers"), steps);
         let mut progress = |done: usize, _: usize, loss: f64| watch.step(done, &format!("divergence {loss:.4}"));
         search.level(level, None, &[], steps, &mut progress)
     })
 }
 
-/// Adapters to start from, and whose they are: the level's own, or those of the nearest level that leaves out the same halves.
+/// Adapters by level, with what each layer keeps there.
+type Known = BTreeMap<u32, (Vec<LayerUnits>, Adapters)>;
+
+/// Adapters to start from, and whose they are: the level's own, or those of the nearest level that leaves out the same MLPs and no more
+/// attention.
 fn start(
     net: &Net,
-    package: &Package,
+    anchors: &[usize],
     sub: &SubModel,
-    known: &BTreeMap<u32, Adapters>,
+    known: &Known,
     rank: usize,
 ) -> Result<Option<(u32, Adapters)>> {
-    let shapes = Adapters::zeros(net, &sub.layers, &package.anchors, rank)?;
-    let mut near: Vec<&u32> = known.keys().collect();
-    near.sort_by_key(|level| level.abs_diff(sub.level));
-    for level in near {
-        let is_like = package.level(*level).is_some_and(|of| out(&of.layers) == out(&sub.layers));
-        if let (true, Some(adapters)) = (is_like, known[level].resized(&shapes)?) {
+    let shapes = Adapters::zeros(net, &sub.layers, anchors, rank)?;
+    let mut near: Vec<_> = known.iter().collect();
+    near.sort_by_key(|(level, _)| level.abs_diff(sub.level));
+    for (level, (of, adapters)) in near {
+        if let (true, Some(adapters)) = (is_like(of, &sub.layers), adapters.resized(&shapes)?) {
             return Ok(Some((*level, adapters)));
         }
     }
     Ok(None)
 }
 
-/// Which halves are left out.
-fn out(layers: &[LayerUnits]) -> Vec<(bool, bool)> {
-    layers.iter().map(|units| (units.groups == 0, units.neurons == 0)).collect()
+/// Whether `sub` leaves out the MLPs that `of` does, and all the attention that it does.
+fn is_like(of: &[LayerUnits], sub: &[LayerUnits]) -> bool {
+    let alike = |of: &LayerUnits, sub: &LayerUnits| {
+        (of.neurons == 0) == (sub.neurons == 0) && (of.groups > 0 || sub.groups == 0)
+    };
+    of.iter().zip(sub).all(|(of, sub)| alike(of, sub))
 }
 
 impl Adapters {
-    /// The same adapters for as many inputs as those of `shapes` have: an input more has zeros, one less is forgotten. None if
-    /// they are not beside the same matrices, or of another rank.
+    /// The same adapters for as many inputs as those of `shapes` have: an input more has zeros, one less is forgotten, and so are
+    /// those beside attention that is left out. None if they are not beside the same matrices otherwise, or of another rank.
     ///
     /// # Errors
     /// Where candle refuses.
@@ -231,7 +237,9 @@ impl Adapters {
         let mut layers = Vec::with_capacity(self.layers.len());
         for (own, like) in self.layers.iter().zip(&shapes.layers) {
             let mut layer = LayerAdapters::default();
-            for (own, like, to) in [(&own.o, &like.o, &mut layer.o), (&own.down, &like.down, &mut layer.down)] {
+            let of_attention = like.o.as_ref().and(own.o.as_ref());
+            let each = [(of_attention, &like.o, &mut layer.o), (own.down.as_ref(), &like.down, &mut layer.down)];
+            for (own, like, to) in each {
                 *to = match (own, like) {
                     (None, None) => None,
                     (Some(own), Some(like)) if own.b.dims() == like.b.dims() => Some(resized(own, like.a.dim(1)?)?),
@@ -364,10 +372,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path();
         let before = made(folder);
-        let what = |levels: &[u32], leave_out: &[(u32, usize)]| Further {
+        let what = |levels: &[u32], leave_out: &[(u32, &str)]| Further {
             from: folder.join("from.safetensors"),
             levels: levels.to_vec(),
-            leave_out: leave_out.to_vec(),
+            leave_out: leave_out.iter().map(|(level, without)| (*level, without.parse().unwrap())).collect(),
         };
         let mut said = Said::default();
         let outcome = in_shop(&shop(folder, 4), &what(&[50], &[]), "the command", &mut said).unwrap();
@@ -385,7 +393,7 @@ mod tests {
         assert_eq!(said.0.len(), 1, "{:?}", said.0);
 
         // A table made anew: of the layers that may be cut one is gone, and what is left of 80 % is less than the other is.
-        let outcome = in_shop(&shop(folder, 2), &what(&[80], &[(80, 1)]), "", &mut said).unwrap();
+        let outcome = in_shop(&shop(folder, 2), &what(&[80], &[(80, "1")]), "", &mut said).unwrap();
         let anew = read_package(&outcome.package).unwrap();
         let table = &anew.level(80).unwrap().layers;
         assert_eq!(table[1..3].iter().filter(|units| units.groups == 0 && units.neurons == 0).count(), 1, "{table:?}");
@@ -401,7 +409,7 @@ mod tests {
         };
         refused(what(&[70], &[]), "level 70");
         refused(what(&[100], &[]), "level 100");
-        refused(what(&[50], &[(60, 1)]), "level 60");
+        refused(what(&[50], &[(60, "1")]), "level 60");
         let mut other = TinyModel::new("llama");
         (other.seed, other.head_dim, other.dim, other.ffn, other.n_layers) = (2, 32, 128, 96, 4);
         std::fs::write(folder.join("tiny.gguf"), other.gguf()).unwrap();

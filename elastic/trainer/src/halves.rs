@@ -11,7 +11,6 @@ use concertina_elastic::LayerUnits;
 use serde::{Deserialize, Serialize};
 
 use crate::levels::UnitWeights;
-use crate::net::Net;
 
 /// The part of a layer that is left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,26 +57,24 @@ impl Half {
     }
 }
 
-/// Leave out halves of the layers `cut` until at most `budget` of their weights are left. `measure` tells the divergence of
-/// units; `progress` hears of weights left.
+/// Leave out `halves` of the layers of `start`, one after the other, until it is `enough`: which hears of units, and how many were
+/// left out. `measure` tells the divergence of units; `progress` hears of units and their divergence.
 ///
 /// # Errors
 /// Those of `measure`.
 pub fn order(
-    net: &Net,
-    cut: &[usize],
-    budget: usize,
+    weights: UnitWeights,
+    start: Vec<LayerUnits>,
+    halves: impl IntoIterator<Item = (usize, Half)>,
+    enough: impl Fn(&[LayerUnits], usize) -> bool,
     measure: &mut dyn FnMut(&[LayerUnits]) -> Result<f64>,
-    progress: &mut dyn FnMut(usize, f64),
+    progress: &mut dyn FnMut(&[LayerUnits], f64),
 ) -> Result<Vec<LeftOut>> {
-    let weights = UnitWeights::of(net);
-    let mut units = net.full();
-    let left = |units: &[LayerUnits]| cut.iter().map(|&l| weights.layer(units[l])).sum::<usize>();
+    let mut units = start;
     // Harm a weight as it was when it was last measured, and how many were out then.
-    let halves = cut.iter().flat_map(|&l| [(l, Half::Attention), (l, Half::Mlp)]);
-    let mut open: Vec<(f64, Option<usize>, usize, Half)> = halves.map(|(l, h)| (0.0, None, l, h)).collect();
-    let (mut out, mut divergence) = (Vec::new(), 0f64);
-    while left(&units) > budget && !open.is_empty() {
+    let mut open: Vec<(f64, Option<usize>, usize, Half)> = halves.into_iter().map(|(l, h)| (0.0, None, l, h)).collect();
+    let (mut out, mut divergence) = (Vec::new(), measure(&units)?);
+    while !enough(&units, out.len()) && !open.is_empty() {
         let Some(best) = (0..open.len()).min_by(|a, b| open[*a].0.total_cmp(&open[*b].0)) else { break };
         let (_, measured, layer, half) = open[best];
         if measured == Some(out.len()) {
@@ -85,7 +82,7 @@ pub fn order(
             divergence += harm * half.frees(units[layer], &weights) as f64;
             half.take_from(&mut units[layer]);
             out.push(LeftOut { layer, half, divergence });
-            progress(left(&units), divergence);
+            progress(&units, divergence);
             continue;
         }
         let mut without = units.clone();

@@ -8,10 +8,12 @@
 //! model falls (in the manner of EvoPress, arXiv 2410.14649). It is measured on some hundred tokens of training text against
 //! the whole model's own predictions, which differs far less from text to text than a perplexity does.
 //!
-//! Low levels are for speed, and leave out whole layers first ([`layers_left_out`], [`Search::leave_out`]); what the others keep is
-//! searched for as above.
+//! Low levels are for speed, and leave out whole layers first, and attention of others ([`Without`], [`Search::leave_out`]); what is left
+//! is searched for as above.
 
 use std::collections::VecDeque;
+use std::fmt;
+use std::str::FromStr;
 
 use anyhow::{Context, Result};
 use candle_core::Tensor;
@@ -62,6 +64,8 @@ pub struct Search<'a> {
     cut: Vec<usize>,
     /// Layers that are left out whole.
     out: Vec<usize>,
+    /// Layers of those that are cut whose attention is left out.
+    without_attention: Vec<usize>,
     /// Weights of both.
     all: usize,
     weights: UnitWeights,
@@ -77,14 +81,49 @@ const GROUP_WORTH: [f64; 2] = [1.0, 2.0];
 /// Shares of the halves that could go for a level which are left out; units of the others give up the rest.
 const LEFT_OUT: [f64; 4] = [1.0, 0.75, 0.5, 0.25];
 
-/// Levels at which whole layers are left out first, and how many of those that may be cut. There dispatches, which narrower
-/// matrices do not save, are a good part of the time.
-const LAYERS_LEFT_OUT: [(u32, f64); 5] = [(20, 0.5), (30, 0.375), (40, 0.375), (50, 0.375), (60, 0.375)];
+/// What a level leaves out before units are cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Without {
+    /// Whole layers, those of least influence.
+    pub layers: usize,
+    /// Of the others, attention of so many.
+    pub attention: usize,
+}
 
-/// How many layers of the `cut` that may be cut are left out whole at a level.
-pub fn layers_left_out(level: u32, cut: usize) -> usize {
-    let share = LAYERS_LEFT_OUT.iter().find(|(of, _)| *of == level).map_or(0.0, |(_, share)| *share);
-    (cut as f64 * share).round() as usize
+/// Levels at which whole layers, and attention of others, are left out first, as shares of the layers that may be cut. There dispatches,
+/// which narrower matrices do not save, are a good part of the time.
+const WITHOUT: [(u32, f64, f64); 5] =
+    [(20, 0.5, 0.25), (30, 0.375, 0.2), (40, 0.375, 0.17), (50, 0.375, 0.0), (60, 0.375, 0.0)];
+
+impl Without {
+    /// What a level leaves out of the `cut` layers that may be cut.
+    pub fn of(level: u32, cut: usize) -> Self {
+        let count = |share: f64| (cut as f64 * share).round() as usize;
+        let found = WITHOUT.iter().find(|(of, ..)| *of == level);
+        found.map_or_else(Self::default, |(_, layers, attention)| Self {
+            layers: count(*layers),
+            attention: count(*attention),
+        })
+    }
+}
+
+impl fmt::Display for Without {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.attention {
+            0 => write!(out, "{}", self.layers),
+            attention => write!(out, "{}+{attention}", self.layers),
+        }
+    }
+}
+
+impl FromStr for Without {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let (layers, attention) = text.split_once('+').unwrap_or((text, "0"));
+        let number = |text: &str| text.parse().with_context(|| format!("{text:?} is no number of layers"));
+        Ok(Self { layers: number(layers)?, attention: number(attention)? })
+    }
 }
 
 /// Tables whose residual streams are kept while halves are left out.
@@ -115,23 +154,41 @@ impl<'a> Search<'a> {
             neurons: falling(&s.neurons),
         };
         let scores = scores.iter().map(sorted).collect();
-        Self { net, lessons, cut, out: Vec::new(), all, weights, scores, random: Random::new(seed) }
+        Self { net, lessons, cut, out: Vec::new(), without_attention: Vec::new(), all, weights, scores, random: Random::new(seed) }
     }
 
-    /// Leave out, whole and at all levels, the `count` layers of those that may be cut which have the least `influence` on the
-    /// stream (ShortGPT, arXiv 2403.03853).
-    pub fn leave_out(&mut self, count: usize, influence: &[f64]) {
+    /// Leave out, at all levels, of the layers that may be cut those that have the least `influence` on the stream, whole (ShortGPT,
+    /// arXiv 2403.03853), and then attention of others, one after the other, always where that moves the predictions least: a layer
+    /// without it has two kernels of five, and no keys to read.
+    ///
+    /// # Errors
+    /// Where candle refuses.
+    pub fn leave_out(&mut self, without: Without, influence: &[f64]) -> Result<()> {
+        let count = without.layers;
         self.cut.sort_by(|a, b| influence[*a].total_cmp(&influence[*b]));
         let kept = self.cut.split_off(count.min(self.cut.len()));
         self.out.extend(std::mem::replace(&mut self.cut, kept));
         self.cut.sort_unstable();
+        let halves: Vec<_> = self.cut.iter().map(|&l| (l, Half::Attention)).collect();
+        let count = without.attention.min(halves.len());
+        if count > 0 {
+            let found = self.left_out(halves, |_, out| out == count, &mut |_, _| {})?;
+            self.without_attention = found.iter().map(|out| out.layer).collect();
+        }
+        Ok(())
     }
 
-    /// All units of all layers but those that are left out.
+    /// All units of all layers but what is left out.
     fn whole(&self) -> Vec<LayerUnits> {
         let mut units = self.net.full();
         self.out.iter().for_each(|&l| units[l] = LayerUnits { groups: 0, neurons: 0 });
+        self.quiet(&mut units);
         units
+    }
+
+    /// Leave out attention where it is left out.
+    fn quiet(&self, units: &mut [LayerUnits]) {
+        self.without_attention.iter().for_each(|&l| Half::Attention.take_from(&mut units[l]));
     }
 
     /// Halves of layers in the order in which they are best left out, down to `level`. `progress` hears of weights left in
@@ -140,10 +197,21 @@ impl<'a> Search<'a> {
     /// # Errors
     /// Where candle refuses.
     pub fn halves(&self, level: u32, progress: &mut dyn FnMut(usize, f64)) -> Result<Vec<LeftOut>> {
-        let (all, full) = (self.all, self.whole());
-        let (_, residuals) = self.measure(&full, None, f64::INFINITY)?;
+        let halves = self.cut.iter().flat_map(|&l| [(l, Half::Attention), (l, Half::Mlp)]);
+        let budget = self.all * level as usize / 100;
+        let mut progress = |units: &[LayerUnits], loss: f64| progress(self.kept(units) * 100 / self.all, loss);
+        self.left_out(halves, |units, _| self.kept(units) <= budget, &mut progress)
+    }
+
+    /// [`halves::order`], measured on the lessons.
+    fn left_out(
+        &self,
+        halves: impl IntoIterator<Item = (usize, Half)>,
+        enough: impl Fn(&[LayerUnits], usize) -> bool,
+        progress: &mut dyn FnMut(&[LayerUnits], f64),
+    ) -> Result<Vec<LeftOut>> {
         // The last few tables: layers before the first that differs from one of them need not be run again.
-        let mut known = VecDeque::from([(full, residuals)]);
+        let mut known: VecDeque<(Vec<LayerUnits>, Vec<Vec<Tensor>>)> = VecDeque::new();
         let mut measure = |units: &[LayerUnits]| {
             let shared = |of: &[LayerUnits]| (0..units.len()).find(|&l| units[l] != of[l]).unwrap_or(0);
             let nearest = known.iter().map(|(of, residuals)| (shared(of), residuals)).max_by_key(|(first, _)| *first);
@@ -154,8 +222,7 @@ impl<'a> Search<'a> {
             }
             Ok(loss)
         };
-        let mut progress = |left: usize, loss: f64| progress(left * 100 / all, loss);
-        halves::order(self.net, &self.cut, all * level as usize / 100, &mut measure, &mut progress)
+        halves::order(self.weights, self.whole(), halves, enough, &mut measure, progress)
     }
 
     /// Find what `level` keeps, in `steps` measurements. `start` is a guess, such as the next higher level's table;
@@ -218,6 +285,7 @@ impl<'a> Search<'a> {
             let groups = groups.next_multiple_of(shape.group_step).min(shape.groups);
             units[l] = LayerUnits { groups, neurons: shape.neuron_step.min(shape.neurons) };
         }
+        self.quiet(&mut units);
         (self.kept(&units) <= budget).then(|| self.filled(units, budget))
     }
 
@@ -246,12 +314,16 @@ impl<'a> Search<'a> {
         if self.scores.is_empty() {
             return None;
         }
-        let is_out = |layer: usize, half: Half| out.iter().any(|out| (out.layer, out.half) == (layer, half));
+        let is_out = |layer: usize, half: Half| {
+            out.iter().any(|out| (out.layer, out.half) == (layer, half))
+                || (half == Half::Attention && self.without_attention.contains(&layer))
+        };
         let mut units = self.whole();
         for &l in &self.cut {
             let shape = self.net.shapes[l];
             units[l] = LayerUnits { groups: shape.group_step, neurons: shape.neuron_step.min(shape.neurons) };
         }
+        self.quiet(&mut units);
         out.iter().for_each(|out| out.half.take_from(&mut units[out.layer]));
         let total = |l: usize| self.scores[l].groups.iter().chain(&self.scores[l].neurons).sum::<f64>().max(1e-30);
         let worth = |values: &[f64], from: usize, to: usize, l: usize| {
@@ -361,6 +433,7 @@ impl<'a> Search<'a> {
                 }
             }
         }
+        self.quiet(&mut units);
         // Back to the budget, at random places.
         while self.kept(&units) > budget {
             let wide: Vec<usize> =

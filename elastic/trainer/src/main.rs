@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line talks on its standard streams")]
 
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -18,6 +19,7 @@ use concertina_trainer::heads::make::heads;
 use concertina_trainer::heads::prompts::Kind;
 use concertina_trainer::heads::report::{Behind, example_levels, prompt_levels};
 use concertina_trainer::heads::table::{self, Table};
+use concertina_trainer::levels::Without;
 use concertina_trainer::minilm::MiniLm;
 use concertina_trainer::watch::Lines;
 use concertina_trainer::workshop::Effort;
@@ -44,10 +46,10 @@ enum Command {
         #[arg(long, value_delimiter = ',', requires = "from")]
         level: Vec<u32>,
         /// Levels whose tables are made anew, and how many whole layers they leave out, such as 40=9: those of least influence on
-        /// the stream. The others keep what is left of the level's weights. Adapters start from those of the nearest level that
-        /// leaves out the same layers, or are fitted
-        #[arg(long, value_name = "LEVEL=LAYERS", value_delimiter = ',', value_parser = level_and_layers, requires = "from")]
-        leave_out: Vec<(u32, usize)>,
+        /// the stream; with 40=9+6 also attention of six others, where that changes least. The rest keeps what is left of the level's
+        /// weights. Adapters start from those of the nearest level that leaves out the same layers, or are fitted
+        #[arg(long, value_name = "LEVEL=LAYERS[+LAYERS]", value_delimiter = ',', value_parser = of_level::<Without>, requires = "from")]
+        leave_out: Vec<(u32, Without)>,
     },
     /// Perplexity on held-out text and accuracy on questions by level: orders, recovery, dropped layers
     Compare {
@@ -64,7 +66,7 @@ enum Command {
         #[arg(long, default_value_t = 500)]
         questions: usize,
         /// Layers that the row "layers as fast" keeps at a level, such as 20=9
-        #[arg(long, value_delimiter = ',', value_parser = level_and_layers)]
+        #[arg(long, value_delimiter = ',', value_parser = of_level::<usize>)]
         as_fast: Vec<(u32, usize)>,
         /// Levels, all by default
         #[arg(long, value_delimiter = ',')]
@@ -232,9 +234,10 @@ impl Common {
     }
 }
 
-fn level_and_layers(text: &str) -> Result<(u32, usize)> {
+/// What is said of a level: layers, mostly.
+fn of_level<T: FromStr<Err: Into<anyhow::Error>>>(text: &str) -> Result<(u32, T)> {
     let (level, layers) = text.split_once('=').context("a level, =, and a number of layers, such as 20=9")?;
-    Ok((level.parse()?, layers.parse()?))
+    Ok((level.parse()?, layers.parse().map_err(Into::into)?))
 }
 
 fn main() -> Result<()> {

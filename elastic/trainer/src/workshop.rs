@@ -14,8 +14,9 @@ use crate::data::{Kind, Question, Split, TASKS, Text, Windows, fetch_all, read_a
 use crate::exam::asked;
 use crate::file;
 use crate::halves::LeftOut;
+use crate::heads::prompts::{Kind as Asking, prompts};
 use crate::importance::{self, Criterion};
-use crate::levels::{LEVELS, Search, layers_left_out};
+use crate::levels::{LEVELS, Search, Without};
 use crate::net::{Asked, Net};
 use crate::random::Random;
 use crate::teacher::{self, Lesson, lessons};
@@ -75,6 +76,8 @@ pub const HALVES_DOWN_TO: u32 = 70;
 
 /// The task whose prompts are several times as long as all others', for a yes or no.
 const LONG: &str = "boolq";
+/// Examples that may stand before a question that adapters are trained on.
+const EXAMPLES: usize = 4;
 /// Likeliest tokens of the whole model that adapters are taught.
 const TAUGHT: usize = 64;
 
@@ -296,11 +299,11 @@ impl Workshop {
                 let lessons = self.searched(net, &mut read)?;
                 watch.begin(&format!("what level {level} keeps"), steps);
                 let mut search = Search::new(net, lessons, anchors, scores, self.effort.seed + u64::from(level));
-                let out = layers_left_out(level, net.layers.len() - anchors.len());
-                search.leave_out(out, &harm.influence);
+                let without = Without::of(level, net.layers.len() - anchors.len());
+                search.leave_out(without, &harm.influence)?;
                 let mut progress =
                     |done: usize, _: usize, loss: f64| watch.step(done, &format!("divergence {loss:.4}"));
-                match out {
+                match without.layers {
                     0 => search.level(level, found.last(), &halves, steps, &mut progress),
                     // Another level's table and its halves would bring layers back.
                     _ => search.level(level, None, &[], steps, &mut progress),
@@ -312,7 +315,8 @@ impl Workshop {
         Ok(found)
     }
 
-    /// Questions with their choices, of the train splits: [`Effort::questions`] of them, in an order of the seed's.
+    /// Questions with their choices, of the train splits: [`Effort::questions`] of them, in an order of the seed's. Every second
+    /// stands behind the last words of some examples of its task, as an app's prompt does that was shortened.
     ///
     /// # Errors
     /// If they cannot be read, or the tokenizer refuses.
@@ -320,10 +324,14 @@ impl Workshop {
         if self.effort.questions == 0 {
             return Ok(Vec::new());
         }
-        let mut all = read_questions(&self.data, Split::Train)?;
-        all.retain(|question| TASKS[question.task] != LONG);
-        Random::new(self.effort.seed.wrapping_mul(1000).wrapping_add(8)).shuffle(&mut all);
-        all.iter().take(self.effort.questions).map(|question| asked(question, &self.model.tokenizer)).collect()
+        let all = read_questions(&self.data, Split::Train)?;
+        let mut random = Random::new(self.effort.seed.wrapping_mul(1000).wrapping_add(8));
+        let drawn = prompts(&all, &all, self.effort.questions, random.bits(), Asking::Examples(EXAMPLES));
+        let each = drawn.iter().enumerate().map(|(i, prompt)| match i % 2 {
+            0 => prompt.last_words(0.0),
+            _ => prompt.last_words(random.unit()),
+        });
+        each.map(|question| asked(&question, &self.model.tokenizer)).collect()
     }
 
     /// Questions of the train splits that nothing is trained on, those of [`Workshop::questions`]' tasks alone, mixed.
