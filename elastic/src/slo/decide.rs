@@ -8,13 +8,6 @@ pub const PROMPT_LEVELS: [u32; 6] = [0, 20, 40, 60, 80, 100];
 
 /// Where a target cannot be met, choices are as near to it as the nearest that take up to this times as long.
 const NEAR: f64 = 1.1;
-/// What being in time is worth, in the unit of [`Hints`]. A late answer is worth no more than a guess, and from the whole model to a
-/// guess it is 2.5 nats where SmolLM2-135M chooses between a few answers ([`Hints::prior`]).
-const IN_TIME: f64 = 3.0;
-/// What a margin covers: one call of ten is later.
-const BEYOND_MARGIN: f64 = 0.1;
-/// Half of the calls are later than predicted.
-const LATE: f64 = 0.5;
 
 /// A prompt level and a model level, in percent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -49,7 +42,7 @@ pub struct Request<'a> {
     pub before_ms: f64,
     /// Milliseconds that the encoder took where it has read them: they are part of every choice's time.
     pub encoded_ms: Option<f64>,
-    /// What predictions are off by: nine of ten calls that should take a target less this share of it are in time. Of TTFT, of TPOT.
+    /// Shares of the target that are left free for what predictions are off by: of TTFT, of TPOT.
     pub margin: (f64, f64),
 }
 
@@ -176,16 +169,13 @@ pub struct Decision {
     /// Whether the target is met by these numbers. If not, this is the best choice of those that miss by little more than the
     /// least.
     pub feasible: bool,
-    /// How likely it is in time, where it is by these numbers: by what predictions are off by.
-    pub in_time: f64,
 }
 
-/// The best pair of those that are in time by prediction: in what is answered, and in how likely it is in time after all, which is
-/// worth [`IN_TIME`]. So where predictions are off by much a target is not aimed at closely, and where answers are much worse for it no
-/// great margin is left. An encoder's cost counts wherever it must choose among words; it is not run where the whole
+/// The best feasible pair. An encoder's cost counts wherever it must choose among words; it is not run where the whole
 /// prompt can be read at a level that is as good, where the last words are as good as its own for the time, or where nothing but words
 /// that stay is left. Where nothing is feasible, it is the best of the pairs that take hardly longer than the nearest to the target:
-/// a target that is missed anyway is not worth a worse answer for a moment.
+/// a target that is missed anyway is not worth a worse answer for a moment. Where some would be in time but for the margin, only those
+/// count.
 pub fn decide(profile: &Profile, request: &Request<'_>, hints: &Hints, ways: Ways, fixed: Restriction) -> Decision {
     let only = fixed.prompt.map(|only| [only]);
     let levels_of_prompt: &[u32] = only.as_ref().map_or(&PROMPT_LEVELS, |only| only);
@@ -207,15 +197,14 @@ pub fn decide(profile: &Profile, request: &Request<'_>, hints: &Hints, ways: Way
         levels.map(move |level| one(Pair { prompt, level: *level }, words))
     });
     let all: Vec<Decision> = all.collect();
+    let good = all.iter().filter(|d| d.feasible);
     // Of equals the one that needs no encoder, then the faster one.
-    let value = |d: &Decision| hints.score(d.pair, d.words, request.stay > 0) + IN_TIME * d.in_time;
-    let rank = |d: &&Decision| (value(d), -d.encoder_ms, -d.ttft_ms);
-    let best = all.iter().filter(|d| d.feasible).max_by(|a, b| order(rank(a), rank(b)));
+    let rank = |d: &&Decision| (hints.score(d.pair, d.words, request.stay > 0), -d.encoder_ms, -d.ttft_ms);
+    let best = good.max_by(|a, b| order(rank(a), rank(b)));
     let least = all.iter().map(|d| missed(d, request)).fold(f64::INFINITY, f64::min);
-    let near = || {
-        let near = all.iter().filter(|d| missed(d, request) <= NEAR * least);
-        near.max_by(|a, b| order(rank(a), rank(b)))
-    };
+    // What is met by the numbers, if not by the margin, may be met; then nothing that is not.
+    let most = if least > 1.0 { NEAR * least } else { (NEAR * least).min(1.0) };
+    let near = || all.iter().filter(|d| missed(d, request) <= most).max_by(|a, b| order(rank(a), rank(b)));
     best.or_else(near).copied().unwrap_or_else(|| one(Pair { prompt: 100, level: 100 }, Words::Scored))
 }
 
@@ -227,17 +216,6 @@ fn order(a: (f64, f64, f64), b: (f64, f64, f64)) -> std::cmp::Ordering {
 fn missed(d: &Decision, request: &Request<'_>) -> f64 {
     let over = |taken: f64, most: Option<f64>| most.map_or(0.0, |most| taken / most.max(1e-9));
     over(d.ttft_ms, request.target.ttft_ms).max(over(d.tpot_ms, request.target.tpot_ms))
-}
-
-/// How likely something that should take `taken` takes `most` at most: half at `most` itself, nine of ten where `margin` of it is free,
-/// and from there on as the tail of an exponential distribution, which is about what single calls look like on a shared machine.
-fn likely(taken: f64, most: Option<f64>, margin: f64) -> f64 {
-    let Some(most) = most else { return 1.0 };
-    if taken > most {
-        return 0.0;
-    }
-    let (free, covering) = ((most / taken.max(1e-9)).ln(), -(1.0 - margin.clamp(0.0, 0.99)).ln());
-    if covering <= 0.0 { 1.0 } else { 1.0 - LATE * (BEYOND_MARGIN / LATE).powf(free / covering) }
 }
 
 fn price(profile: &Profile, request: &Request<'_>, ways: Ways, pair: Pair, words: Words) -> Decision {
@@ -258,9 +236,7 @@ fn price(profile: &Profile, request: &Request<'_>, ways: Ways, pair: Pair, words
         ttft_ms,
         tpot_ms,
         encoder_ms,
-        feasible: request.target.allows(ttft_ms, tpot_ms),
-        in_time: likely(ttft_ms, request.target.ttft_ms, request.margin.0)
-            * likely(tpot_ms, request.target.tpot_ms, request.margin.1),
+        feasible: request.target.shrunk(request.margin).allows(ttft_ms, tpot_ms),
     }
 }
 
@@ -330,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn where_next_to_nothing_is_free_nothing_is_picked_that_will_be_late() {
+    fn where_only_the_margin_is_missing_nothing_is_picked_that_will_be_late() {
         // Most of it is fixed, so that prompt levels lie within a tenth of each other.
         let ttft = 1.02 * profile().ttft_ms(20, 840, 0);
         let r = Request { fixed: 800, ..request(ttft, 1e9) };
@@ -340,31 +316,10 @@ mod tests {
         };
         let r = Request { stay: 1, ..r };
         let careful = at(&Request { margin: (0.1, 0.1), ..r });
-        assert!(careful.feasible && careful.ttft_ms <= ttft && careful.in_time < 0.9, "{careful:?}");
+        assert!(!careful.feasible && careful.ttft_ms <= ttft, "{careful:?}");
         // Where all are late, one that is hardly later than the nearest is taken for being better.
         let late = at(&Request { target: Target { ttft_ms: Some(0.9 * ttft), tpot_ms: None }, ..r });
-        assert!(late.pair.prompt > careful.pair.prompt && !late.feasible && late.in_time == 0.0, "{late:?}");
-    }
-
-    #[test]
-    fn a_margin_is_left_where_it_costs_little() {
-        let likely_at = |free: f64| likely(100.0 * (1.0 - free), Some(100.0), 0.2);
-        assert!((likely_at(0.0) - 0.5).abs() < 1e-9 && (likely_at(0.2) - 0.9).abs() < 1e-9 && likely_at(0.5) > 0.98);
-        assert_eq!(
-            (likely(101.0, Some(100.0), 0.2), likely(100.0, Some(100.0), 0.0), likely(9.0, None, 0.2)),
-            (0.0, 1.0, 1.0)
-        );
-        let levels = |worth: &[(u32, f64)]| Hints { level: worth.to_vec(), ..Hints::default() };
-        let only = Restriction { prompt: Some(100), level: None };
-        let at = |hints: &Hints, margin: f64| {
-            let r = Request { margin: (margin, margin), ..request(1e9, 1.03 * profile().tpot_ms(100, 220)) };
-            decide(&profile(), &r, hints, ways(false), only).pair.level
-        };
-        // A little worse, and surely in time.
-        let (flat, steep) =
-            (levels(&[(20, -9.0), (80, -0.1), (100, 0.0)]), levels(&[(20, -9.0), (80, -3.0), (100, 0.0)]));
-        assert_eq!((at(&flat, 0.2), at(&flat, 0.0)), (80, 100));
-        assert_eq!(at(&steep, 0.2), 100, "in time or not, an answer is not worth that");
+        assert!(late.pair.prompt > careful.pair.prompt, "{late:?}");
     }
 
     #[test]
@@ -389,7 +344,7 @@ mod tests {
             assert_eq!(d.feasible, r.target.allows(d.ttft_ms, d.tpot_ms));
             let careful =
                 decide(&profile, &Request { margin: (0.1, 0.1), ..r }, &Hints::prior(), ways(i % 2 == 0), only);
-            assert!(careful.feasible == d.feasible && careful.in_time <= d.in_time);
+            assert!(!careful.feasible || r.target.allows(careful.ttft_ms * 1.1, careful.tpot_ms * 1.1));
             assert!(only.prompt.is_none_or(|p| p == d.pair.prompt) && only.level.is_none_or(|l| l == d.pair.level));
             assert!(d.encoder_ms == 0.0 || d.pair.prompt < 100);
             let read = decide(&profile, &Request { encoded_ms: Some(7.0), ..r }, &Hints::prior(), ways(true), only);
