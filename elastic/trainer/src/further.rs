@@ -201,13 +201,7 @@ type Known = BTreeMap<u32, (Vec<LayerUnits>, Adapters)>;
 
 /// Adapters to start from, and whose they are: the level's own, or those of the nearest level that leaves out the same MLPs and no more
 /// attention.
-fn start(
-    net: &Net,
-    anchors: &[usize],
-    sub: &SubModel,
-    known: &Known,
-    rank: usize,
-) -> Result<Option<(u32, Adapters)>> {
+fn start(net: &Net, anchors: &[usize], sub: &SubModel, known: &Known, rank: usize) -> Result<Option<(u32, Adapters)>> {
     let shapes = Adapters::zeros(net, &sub.layers, anchors, rank)?;
     let mut near: Vec<_> = known.iter().collect();
     near.sort_by_key(|(level, _)| level.abs_diff(sub.level));

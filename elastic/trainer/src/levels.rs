@@ -154,7 +154,17 @@ impl<'a> Search<'a> {
             neurons: falling(&s.neurons),
         };
         let scores = scores.iter().map(sorted).collect();
-        Self { net, lessons, cut, out: Vec::new(), without_attention: Vec::new(), all, weights, scores, random: Random::new(seed) }
+        Self {
+            net,
+            lessons,
+            cut,
+            out: Vec::new(),
+            without_attention: Vec::new(),
+            all,
+            weights,
+            scores,
+            random: Random::new(seed),
+        }
     }
 
     /// Leave out, at all levels, of the layers that may be cut those that have the least `influence` on the stream, whole (ShortGPT,
