@@ -66,7 +66,7 @@ pub struct Search<'a> {
     out: Vec<usize>,
     /// Layers of those that are cut whose attention is left out.
     without_attention: Vec<usize>,
-    /// Weights of both.
+    /// Weights of the layers that may be cut or left out, whole.
     all: usize,
     weights: UnitWeights,
     /// Scores of units in stored order, by layer.
