@@ -14,7 +14,6 @@ use crate::data::{Kind, Question, Split, TASKS, Text, Windows, fetch_all, read_a
 use crate::exam::asked;
 use crate::file;
 use crate::halves::LeftOut;
-use crate::heads::prompts::{Kind as Asking, prompts};
 use crate::importance::{self, Criterion};
 use crate::levels::{LEVELS, Search, Without};
 use crate::net::{Asked, Net};
@@ -76,8 +75,6 @@ pub const HALVES_DOWN_TO: u32 = 70;
 
 /// The task whose prompts are several times as long as all others', for a yes or no.
 const LONG: &str = "boolq";
-/// Examples that may stand before a question that adapters are trained on.
-const EXAMPLES: usize = 4;
 /// Likeliest tokens of the whole model that adapters are taught.
 const TAUGHT: usize = 64;
 
@@ -315,8 +312,7 @@ impl Workshop {
         Ok(found)
     }
 
-    /// Questions with their choices, of the train splits: [`Effort::questions`] of them, in an order of the seed's. Every second
-    /// stands behind the last words of some examples of its task, as an app's prompt does that was shortened.
+    /// Questions with their choices, of the train splits: [`Effort::questions`] of them, in an order of the seed's.
     ///
     /// # Errors
     /// If they cannot be read, or the tokenizer refuses.
@@ -324,14 +320,10 @@ impl Workshop {
         if self.effort.questions == 0 {
             return Ok(Vec::new());
         }
-        let all = read_questions(&self.data, Split::Train)?;
-        let mut random = Random::new(self.effort.seed.wrapping_mul(1000).wrapping_add(8));
-        let drawn = prompts(&all, &all, self.effort.questions, random.bits(), Asking::Examples(EXAMPLES));
-        let each = drawn.iter().enumerate().map(|(i, prompt)| match i % 2 {
-            0 => prompt.last_words(0.0),
-            _ => prompt.last_words(random.unit()),
-        });
-        each.map(|question| asked(&question, &self.model.tokenizer)).collect()
+        let mut all = read_questions(&self.data, Split::Train)?;
+        all.retain(|question| TASKS[question.task] != LONG);
+        Random::new(self.effort.seed.wrapping_mul(1000).wrapping_add(8)).shuffle(&mut all);
+        all.iter().take(self.effort.questions).map(|question| asked(question, &self.model.tokenizer)).collect()
     }
 
     /// Questions of the train splits that nothing is trained on, those of [`Workshop::questions`]' tasks alone, mixed.

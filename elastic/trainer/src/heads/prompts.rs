@@ -78,14 +78,6 @@ impl Prompt {
         self.text_of(&shorten(&self.words, scores, percent, &self.keep))
     }
 
-    /// The question behind the last words before it: a `share` of them.
-    pub fn last_words(&self, share: f64) -> Question {
-        let dropped = (self.question as f64 * (1.0 - share.clamp(0.0, 1.0))).round() as usize;
-        let kept: Vec<usize> = (dropped..self.words.len()).collect();
-        let choices = self.choices.iter().map(|choice| choice.trim_start().to_owned()).collect();
-        Question { task: self.task, query: self.text_of(&kept), choices, right: self.right }
-    }
-
     /// The text without some words.
     pub fn without(&self, dropped: &[usize]) -> String {
         let kept: Vec<usize> = (0..self.words.len()).filter(|i| !dropped.contains(i)).collect();
@@ -155,9 +147,6 @@ mod tests {
         assert_eq!(prompt.choices[prompt.right], " the sea");
         let whole = Prompt::new(&asked, &[&example], Kind::Examples(1));
         assert_eq!(whole.shortened(&scores, 20), "Question: Where do fish live?\nAnswer:", "the question stays");
-        assert_eq!(whole.last_words(0.0), asked);
-        assert_eq!(whole.last_words(0.6).query, "Answer: the sea\n\nQuestion: Where do fish live?\nAnswer:");
-        assert_eq!(whole.last_words(1.0).query, whole.text);
         assert_eq!(whole.shortened(&[0.0, 1.0], 60), "Why?\n\nQuestion: Where do fish live?\nAnswer:");
     }
 
