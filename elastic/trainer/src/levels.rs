@@ -196,7 +196,7 @@ impl<'a> Search<'a> {
         units
     }
 
-    /// Leave out attention where it is left out.
+    /// Take out attention of the layers that are to be without it.
     fn quiet(&self, units: &mut [LayerUnits]) {
         self.without_attention.iter().for_each(|&l| Half::Attention.take_from(&mut units[l]));
     }
