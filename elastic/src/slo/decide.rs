@@ -32,6 +32,8 @@ pub struct Request<'a> {
     pub words: usize,
     /// Of those, words that stay at every prompt level.
     pub stay: usize,
+    /// The others are solved examples before what stays.
+    pub examples: bool,
     /// Tokens that must be run whatever is left out: templates, questions.
     pub fixed: usize,
     /// Tokens before them, which are there already.
@@ -51,6 +53,15 @@ impl Request<'_> {
     pub fn left(&self, percent: u32) -> usize {
         let wanted = (self.words * percent.min(100) as usize).div_ceil(100);
         wanted.saturating_sub(self.stay).min(self.words.saturating_sub(self.stay))
+    }
+
+    /// What the words are that may go.
+    pub fn may_go(&self) -> MayGo {
+        match (self.stay > 0, self.examples) {
+            (false, _) => MayGo::Any,
+            (true, false) => MayGo::Before,
+            (true, true) => MayGo::Examples,
+        }
     }
 
     /// Whether a prompt level leaves some of those words and drops others: then an encoder must say which.
@@ -73,6 +84,17 @@ pub struct Restriction {
     pub prompt: Option<u32>,
     /// This level only.
     pub level: Option<u32>,
+}
+
+/// What the words of a prompt are that may go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MayGo {
+    /// Any words of it.
+    Any,
+    /// Words before what stays.
+    Before,
+    /// Solved examples before what stays.
+    Examples,
 }
 
 /// Which words are left of a shortened prompt.
@@ -103,6 +125,9 @@ pub struct Hints {
     pub before_what_stays: Vec<(u32, f64)>,
     /// The same where the last of the other words are left.
     pub last_before_what_stays: Vec<(u32, f64)>,
+    /// What solved examples before what stays are worth to model levels, beside what they are to the whole model: percent, factor.
+    /// Below 0 they do harm. Empty: the same to all.
+    pub examples: Vec<(u32, f64)>,
     /// Of model levels: percent, score.
     pub level: Vec<(u32, f64)>,
 }
@@ -117,6 +142,7 @@ impl Hints {
         let prompt = [(20, -1.25), (40, -0.45), (60, -0.17), (80, -0.05), (100, 0.0)];
         let before_what_stays = [(20, -0.28), (40, -0.06), (60, -0.04), (80, -0.02), (100, 0.0)];
         let last_before_what_stays = [(0, -0.53), (20, -0.36), (40, -0.18), (60, -0.06), (80, -0.03), (100, 0.0)];
+        let examples = [(20, -0.4), (30, -1.0), (60, -0.7), (70, -0.6), (80, 1.0)];
         let level = [
             (20, -2.49),
             (30, -1.83),
@@ -132,6 +158,7 @@ impl Hints {
             prompt: prompt.to_vec(),
             before_what_stays: before_what_stays.to_vec(),
             last_before_what_stays: last_before_what_stays.to_vec(),
+            examples: examples.to_vec(),
             level: level.to_vec(),
         }
     }
@@ -142,14 +169,20 @@ impl Hints {
         below.or(scores.first()).map_or(0.0, |(_, score)| *score)
     }
 
-    /// Score of a pair; `stay`: some of the prompt's words stay at every level.
-    pub fn score(&self, pair: Pair, words: Words, stay: bool) -> f64 {
+    /// Score of a pair.
+    pub fn score(&self, pair: Pair, words: Words, may_go: MayGo) -> f64 {
         let prompt = match words {
             Words::Last if !self.last_before_what_stays.is_empty() => &self.last_before_what_stays,
-            _ if stay && !self.before_what_stays.is_empty() => &self.before_what_stays,
+            _ if may_go != MayGo::Any && !self.before_what_stays.is_empty() => &self.before_what_stays,
             _ => &self.prompt,
         };
-        Self::of(prompt, pair.prompt) + Self::of(&self.level, pair.level)
+        let of_level = Self::of(&self.level, pair.level);
+        if may_go != MayGo::Examples || self.examples.is_empty() {
+            return Self::of(prompt, pair.prompt) + of_level;
+        }
+        let without =
+            Self::of(if self.last_before_what_stays.is_empty() { prompt } else { &self.last_before_what_stays }, 0);
+        without + Self::of(&self.examples, pair.level) * (Self::of(prompt, pair.prompt) - without) + of_level
     }
 }
 
@@ -199,7 +232,7 @@ pub fn decide(profile: &Profile, request: &Request<'_>, hints: &Hints, ways: Way
     let all: Vec<Decision> = all.collect();
     let good = all.iter().filter(|d| d.feasible);
     // Of equals the one that needs no encoder, then the faster one.
-    let rank = |d: &&Decision| (hints.score(d.pair, d.words, request.stay > 0), -d.encoder_ms, -d.ttft_ms);
+    let rank = |d: &&Decision| (hints.score(d.pair, d.words, request.may_go()), -d.encoder_ms, -d.ttft_ms);
     let best = good.max_by(|a, b| order(rank(a), rank(b)));
     let least = all.iter().map(|d| missed(d, request)).fold(f64::INFINITY, f64::min);
     // What is met by the numbers, if not by the margin, may be met; then nothing that is not.
@@ -254,6 +287,7 @@ mod tests {
             counted: &[],
             words: 150,
             stay: 0,
+            examples: false,
             fixed: 20,
             context: 0,
             stale: &[],
@@ -301,7 +335,7 @@ mod tests {
         assert!(!d.feasible && d.pair.prompt >= 60, "{d:?}");
         assert!(d.tpot_ms <= NEAR * profile().tpot_ms(20, 60), "{d:?}");
         let fastest = Pair { prompt: 20, level: 20 };
-        let score = |pair| Hints::prior().score(pair, Words::Scored, false);
+        let score = |pair| Hints::prior().score(pair, Words::Scored, MayGo::Any);
         assert!(score(d.pair) > score(fastest), "{d:?}");
     }
 
@@ -406,6 +440,25 @@ mod tests {
         }
         let none = decide(&profile(), &r, &Hints::prior(), Ways::default(), Restriction::default());
         assert_eq!(none.pair.prompt, 100);
+    }
+
+    #[test]
+    fn examples_that_a_level_does_not_follow_are_left_out() {
+        let both = Ways { scored: true, last: true };
+        let hints = Hints { examples: vec![(20, -1.0), (80, 1.0)], ..Hints::prior() };
+        let at = |examples: bool, level: u32| {
+            let r = Request { stay: 20, prompt: 130, fixed: 60, examples, ..request(1e9, 1e9) };
+            decide(&profile(), &r, &hints, both, Restriction { prompt: None, level: Some(level) })
+        };
+        assert_eq!([(false, 60), (true, 60), (true, 80)].map(|(e, level)| at(e, level).pair.prompt), [100, 0, 100]);
+        // What is worth the same to all levels is their own score's.
+        let score = |level| hints.score(Pair { prompt: 0, level }, Words::Last, MayGo::Examples);
+        let own = |level| Hints::of(&hints.level, level);
+        assert!((score(60) - score(100) - own(60) + own(100)).abs() < 1e-12);
+        // Where nothing stays there are no examples before it.
+        let r = Request { examples: true, ..request(1e9, 1e9) };
+        let d = decide(&profile(), &r, &hints, both, Restriction { prompt: None, level: Some(60) });
+        assert_eq!(d.pair.prompt, 100);
     }
 
     #[test]

@@ -48,21 +48,6 @@ pub struct LevelCost {
     pub tpot: Curve,
 }
 
-impl LevelCost {
-    /// Between two levels that were measured at the same lengths.
-    fn between(level: u32, low: &Self, high: &Self) -> Self {
-        let share = f64::from(level - low.level) / f64::from(high.level - low.level).max(1.0);
-        let mix = |a: f64, b: f64| a + share * (b - a);
-        let curve = |a: &Curve, b: &Curve| Curve(a.0.iter().zip(&b.0).map(|(p, q)| (p.0, mix(p.1, q.1))).collect());
-        Self {
-            level,
-            piece: curve(&low.piece, &high.piece),
-            behind: mix(low.behind, high.behind),
-            tpot: curve(&low.tpot, &high.tpot),
-        }
-    }
-}
-
 /// A measurement of one call.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Profiled {
@@ -100,9 +85,9 @@ pub struct Profile {
 }
 
 impl Profile {
-    /// From what some levels were measured to take, all at the same lengths: a level that keeps more takes no less, and those of
-    /// `table` between them lie on lines. `None` where nothing was measured.
-    pub fn of(mut measured: Vec<LevelCost>, table: &[u32]) -> Option<Self> {
+    /// From what levels were measured to take, all at the same lengths: a level that keeps more takes no less. `None` where nothing
+    /// was measured.
+    pub fn of(mut measured: Vec<LevelCost>) -> Option<Self> {
         measured.sort_by_key(|cost| cost.level);
         let lengths = measured.first().map(|cost| (cost.piece.0.len(), cost.tpot.0.len()))?;
         for i in 0..lengths.0 {
@@ -112,14 +97,7 @@ impl Profile {
             rising(&mut measured, |cost| &mut cost.tpot.0[i].1);
         }
         rising(&mut measured, |cost| &mut cost.behind);
-        let between = |level: &u32| {
-            let high = measured.iter().position(|cost| cost.level >= *level).unwrap_or(measured.len() - 1);
-            let (low, high) =
-                (&measured[high.saturating_sub(usize::from(measured[high].level != *level))], &measured[high]);
-            LevelCost::between((*level).clamp(low.level, high.level), low, high)
-        };
-        let levels = table.iter().map(|level| LevelCost { level: *level, ..between(level) }).collect();
-        Some(Self { levels, ..Self::default() })
+        Some(Self { levels: measured, ..Self::default() })
     }
 
     /// Whether it can be used: levels rise, the last is 100, numbers are sound.
@@ -311,7 +289,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_profile_of_some_levels_has_all_and_never_falls() {
+    fn a_profile_of_what_was_measured_never_falls() {
         let cost = |level, ms: f64| LevelCost {
             level,
             piece: Curve(vec![(8.0, ms), (64.0, 8.0 * ms)]),
@@ -319,13 +297,10 @@ pub(super) mod tests {
             tpot: Curve(vec![(16.0, ms)]),
         };
         // The one in the middle was disturbed.
-        let measured = vec![cost(20, 10.0), cost(60, 40.0), cost(100, 30.0)];
-        let profile = Profile::of(measured, &[20, 30, 40, 60, 80, 100]).unwrap();
+        let profile = Profile::of(vec![cost(100, 30.0), cost(20, 10.0), cost(60, 40.0)]).unwrap();
         assert!(profile.is_sound());
-        let ms: Vec<f64> = profile.levels.iter().map(|cost| cost.tpot.at(16.0)).collect();
-        assert_eq!(ms, [10.0, 16.25, 22.5, 35.0, 35.0, 35.0]);
-        assert!(Profile::of(Vec::new(), &[100]).is_none());
-        let one = Profile::of(vec![cost(100, 5.0)], &[20, 100]).unwrap();
-        assert!(one.is_sound() && one.levels[0].tpot.at(16.0) == 5.0, "{one:?}");
+        let ms: Vec<(u32, f64)> = profile.levels.iter().map(|cost| (cost.level, cost.tpot.at(16.0))).collect();
+        assert_eq!(ms, [(20, 10.0), (60, 35.0), (100, 35.0)]);
+        assert!(Profile::of(Vec::new()).is_none());
     }
 }

@@ -23,7 +23,7 @@ const CONTEXTS: [usize; 2] = [16, 1024];
 const ROWS_BEHIND: usize = 24;
 /// Tokens that are generated for a measurement.
 const TOKENS: usize = 3;
-/// Levels that are measured: the table's nearest, or these where there is no table. Those between lie on lines.
+/// Levels that are measured where there is no table. Of a table all are: how many layers a level keeps does not follow its percent.
 const LEVELS: [u32; 5] = [20, 40, 60, 80, 100];
 /// Times that everything is measured, all levels in turn, so that a disturbance hits all alike. Twice, if both agree. The least
 /// of each is kept.
@@ -45,7 +45,7 @@ pub struct Planner {
 
 impl Planner {
     /// With what the host kept for this adapter, model and package; measured now where it kept nothing, or where calls were far
-    /// from it: that takes about as long as 3,500 tokens of prefill.
+    /// from it: that takes about as long as 6,000 tokens of prefill.
     ///
     /// # Errors
     /// If the device fails.
@@ -158,7 +158,7 @@ fn key(engine: &Engine) -> String {
     let weights: u64 = engine.model.sources.iter().map(|source| source.len()).sum();
     let package = engine.package.map_or_else(String::new, |hash| hash.iter().map(|b| format!("{b:02x}")).collect());
     let exact = if engine.options.exact { ", exact" } else { "" };
-    format!("latency 6: {}; {} layers, {weights} bytes, package {package}{exact}", engine.adapter(), spec.layers.len())
+    format!("latency 7: {}; {} layers, {weights} bytes, package {package}{exact}", engine.adapter(), spec.layers.len())
 }
 
 /// What was measured of a level: milliseconds of pieces by rows, of a piece behind a context, of tokens by context.
@@ -176,10 +176,7 @@ impl Engine {
     /// # Errors
     /// If the device fails or no context is free.
     pub async fn measure_latency(&mut self, progress: &dyn Fn(usize, usize)) -> Result<Profile> {
-        let table = if self.levels().is_empty() { LEVELS.to_vec() } else { self.levels().to_vec() };
-        let nearest = |level: &u32| table.iter().copied().min_by_key(|of_table| of_table.abs_diff(*level));
-        let mut levels: Vec<u32> = LEVELS.iter().filter_map(nearest).collect();
-        levels.dedup();
+        let levels = if self.levels().is_empty() { LEVELS.to_vec() } else { self.levels().to_vec() };
         self.device().await?;
         let most = self.context_limit().saturating_sub(TOKENS + 2);
         let lengths = |all: &[usize], most: usize| {
@@ -246,7 +243,7 @@ impl Engine {
             let behind = (longer / (at_once * far.max(1) as f64)).max(0.0);
             LevelCost { level: *level, piece, behind, tpot: Curve(tpot) }
         });
-        let profile = Profile::of(costs.collect(), &table).map(|profile| Profile {
+        let profile = Profile::of(costs.collect()).map(|profile| Profile {
             rows_together: together,
             piece_rows: rows_at_once,
             disturbed: apart > DISTURBED,

@@ -40,6 +40,8 @@ pub struct Prompt<'a> {
     pub text: &'a str,
     /// Words of it that stay, by number, whatever the prompt level; they count towards it.
     pub keep: &'a dyn Fn(usize) -> bool,
+    /// The others are solved examples before what stays: a small sub-model may do better without them.
+    pub examples: bool,
     /// All tokens that are run for such a text: the template's too.
     pub tokens: &'a dyn Fn(&Model, &str) -> Result<Vec<u32>>,
     /// Tokens of the context before it.
@@ -145,6 +147,7 @@ impl Planner {
             counted: &[],
             words: 0,
             stay: 0,
+            examples: false,
             fixed: prompt,
             context,
             stale,
@@ -175,6 +178,7 @@ impl Planner {
             counted: &[],
             words: of_text.len(),
             stay: of_text.len() - droppable,
+            examples: prompt.examples,
             fixed: whole.len() - of_prompt,
             context: prompt.context,
             stale: prompt.stale,

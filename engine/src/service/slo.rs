@@ -71,7 +71,7 @@ impl Service {
             Appended::Text(_) => Ok(model.tokenizer.encode(text, false)?),
         };
         let (text, before) = (appended.text(), given.len());
-        let prompt = Prompt { text, keep, tokens: &tokens, context: before, stale: &stale, before_ms };
+        let prompt = Prompt { text, keep, examples: false, tokens: &tokens, context: before, stale: &stale, before_ms };
         planner.plan(&mut self.engine, &prompt, wish).await
     }
 

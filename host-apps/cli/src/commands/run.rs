@@ -89,8 +89,15 @@ pub fn run(global: &GlobalArgs, args: &RunArgs) -> Result<()> {
         context = engine.context()?;
         if let Some(planner) = planner {
             let of = |model: &Model, text: &str| prompt_parts(model, text, args.system.as_deref(), args.raw);
-            let stands_alone =
-                Prompt { text: &prompt, keep: &|_| false, tokens: &of, context: 0, stale: &[], before_ms: 0.0 };
+            let stands_alone = Prompt {
+                text: &prompt,
+                keep: &|_| false,
+                examples: false,
+                tokens: &of,
+                context: 0,
+                stale: &[],
+                before_ms: 0.0,
+            };
             let plan = pollster::block_on(planner.plan(engine, &stands_alone, &args.slo.wish()))?;
             tokens.clone_from(&plan.tokens);
             options.level = plan.decision.pair.level;

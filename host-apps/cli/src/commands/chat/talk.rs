@@ -201,8 +201,15 @@ impl Talk {
             Ok(all[held.min(all.len().saturating_sub(1))..].to_vec())
         };
         let text = text.to_owned();
-        let prompt =
-            Prompt { text: &text, keep: &|_| false, tokens: &tokens, context: held, stale: &[], before_ms: 0.0 };
+        let prompt = Prompt {
+            text: &text,
+            keep: &|_| false,
+            examples: false,
+            tokens: &tokens,
+            context: held,
+            stale: &[],
+            before_ms: 0.0,
+        };
         let plan = pollster::block_on(planner.plan(engine, &prompt, &self.wish))?;
         let (level, piece) = (plan.decision.pair.level, self.options.piece);
         let ready = engine.make_ready(&mut self.context, level, plan.tokens.len(), piece);

@@ -16,10 +16,14 @@ use super::policy::{Layers, Policy};
 use super::requests::Request;
 use crate::session::Session;
 
-/// Tokens that are generated for the times. The time for a token is the mean of all but the first.
-pub const TOKENS: usize = 8;
-/// Turns in which levels are measured beside each other.
-const TURNS: usize = 6;
+/// How a call's times are taken.
+#[derive(Debug, Clone, Copy)]
+pub struct Timing {
+    /// Calls of which the least times count.
+    pub turns: u32,
+    /// Tokens that each generates. The time for a token is the mean of all but the first.
+    pub tokens: usize,
+}
 
 /// What a policy decided.
 #[derive(Debug, Clone)]
@@ -145,7 +149,15 @@ pub fn planned(session: &mut Session, planner: &Planner, request: &Request, only
     let from = request.stays_from();
     let stays: Vec<bool> = words(text).iter().map(|word| word.text.start >= from).collect();
     let keep = |word: usize| stays.get(word).copied().unwrap_or(true);
-    let prompt = Prompt { text, keep: &keep, tokens: &tokens, context: 0, stale: &[], before_ms: 0.0 };
+    let prompt = Prompt {
+        text,
+        keep: &keep,
+        examples: request.has_examples(),
+        tokens: &tokens,
+        context: 0,
+        stale: &[],
+        before_ms: 0.0,
+    };
     let wish = Wish { class: Some(request.class), only, ..Wish::default() };
     let plan = block_on(planner.plan(&mut session.engine, &prompt, &wish))?;
     Ok(Chosen {
@@ -185,43 +197,48 @@ fn tokens(model: &Model, text: &str) -> concertina::Result<Vec<u32>> {
     Ok(model.tokenizer.encode_prompt(text.trim_end(), false)?)
 }
 
-/// Times to the first token and for each after it, of a prompt at each level: the least of some calls, the levels in turn.
-pub fn times<const N: usize>(session: &mut Session, prompt: &[u32], levels: [u32; N]) -> Result<[(f64, f64); N]> {
+/// Times to the first token and for each after it, of a prompt at each level, the levels in turn.
+pub fn times<const N: usize>(
+    session: &mut Session,
+    prompt: &[u32],
+    levels: [u32; N],
+    timing: Timing,
+) -> Result<[(f64, f64); N]> {
     let engine = &mut session.engine;
     let mut context = engine.context()?;
     let mut least = [(f64::INFINITY, f64::INFINITY); N];
-    for _ in 0..TURNS {
+    for _ in 0..timing.turns {
         for (least, level) in least.iter_mut().zip(levels) {
             context.truncate(0);
             block_on(engine.make_ready(&mut context, level, prompt.len(), 0))?;
             let go_on = |_: &str| ControlFlow::Continue(());
-            let answer = block_on(engine.generate(&mut context, prompt, &options(level), go_on))?;
+            let answer = block_on(engine.generate(&mut context, prompt, &options(level, timing.tokens), go_on))?;
             *least = (least.0.min(answer.ttft_ms), least.1.min(answer.tpot_ms));
         }
     }
     Ok(least)
 }
 
-fn options(level: u32) -> GenerateOptions {
+fn options(level: u32, max_tokens: usize) -> GenerateOptions {
     let sampling = Sampling::greedy();
-    GenerateOptions { max_tokens: TOKENS, sampling, level, ignore_end: true, ..GenerateOptions::default() }
+    GenerateOptions { max_tokens, sampling, level, ignore_end: true, ..GenerateOptions::default() }
 }
 
-/// What is known of a request at a choice; with `time` only its times are measured anew, the least of so many calls, and the
-/// planner learns from them.
+/// What is known of a request at a choice; with a planner its times are measured anew, and the planner learns from them.
 pub fn run(
     session: &mut Session,
     outcomes: &mut Outcomes,
     request: &Request,
     chosen: &Chosen,
-    time: Option<(&mut Planner, u32)>,
+    timing: Timing,
+    planner: Option<&mut Planner>,
 ) -> Result<Outcome> {
     let bytes: Vec<u8> = chosen.tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
     let hash = blake3::hash(&bytes).to_hex();
     let kind = if chosen.layers { "layers out" } else { "level" };
     let key = format!("{} {} {} {kind} {}", request.app, request.question.id, &hash[..16], chosen.level);
     let known = outcomes.known.get(&key).copied();
-    if let (Some(known), None) = (known, &time) {
+    if let (Some(known), None) = (known, &planner) {
         return Ok(known);
     }
     let engine = &mut session.engine;
@@ -230,14 +247,14 @@ pub fn run(
     let go_on = |_: &str| ControlFlow::Continue(());
     let mut call = || -> Result<Answer> {
         context.truncate(0);
-        Ok(block_on(engine.generate(&mut context, &chosen.tokens, &options(chosen.level), go_on))?)
+        Ok(block_on(engine.generate(&mut context, &chosen.tokens, &options(chosen.level, timing.tokens), go_on))?)
     };
     let mut answer = call()?;
-    for _ in 1..time.as_ref().map_or(1, |(_, turns)| *turns) {
+    for _ in 1..timing.turns {
         let again = call()?;
         (answer.ttft_ms, answer.tpot_ms) = (answer.ttft_ms.min(again.ttft_ms), answer.tpot_ms.min(again.tpot_ms));
     }
-    if let Some((planner, _)) = time.filter(|_| !chosen.layers) {
+    if let Some(planner) = planner.filter(|_| !chosen.layers) {
         planner.observe(&answer, 0.0);
     }
     let [right, right_plain, right_a_token] = match known {

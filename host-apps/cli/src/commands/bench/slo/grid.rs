@@ -7,7 +7,7 @@ use concertina::Planner;
 use concertina::elastic::slo::Restriction;
 use pollster::block_on;
 
-use super::ask::{Done, Outcomes, planned, run};
+use super::ask::{Done, Outcomes, Timing, planned, run};
 use super::{KEEP_EVERY, requests};
 use crate::cli::GlobalArgs;
 use crate::session::{Session, bar};
@@ -21,6 +21,9 @@ pub struct Grid<'a> {
     pub outcomes: Option<&'a Path>,
     pub seed: u64,
 }
+
+/// How a pair's times are taken.
+const TIMING: Timing = Timing { turns: 1, tokens: 8 };
 
 /// What came of a pair: means over the questions.
 #[derive(Debug, Clone)]
@@ -38,7 +41,7 @@ pub struct AtPair {
 pub fn grid(global: &GlobalArgs, how: &Grid<'_>) -> Result<(String, String, Vec<AtPair>)> {
     let requests = requests::draw(how.apps, how.requests, 0.0, how.seed)?;
     let mut session = Session::open(global, |model, options| {
-        let longest = requests::longest(&requests, &model.tokenizer)?;
+        let longest = requests::longest(&requests, &model.tokenizer)? + TIMING.tokens;
         ensure!(longest <= model.spec.context_len, "a question has {longest} tokens, more than this model reads");
         options.fit_contexts(&model.spec, longest.max(1040));
         Ok(())
@@ -74,7 +77,7 @@ pub fn grid(global: &GlobalArgs, how: &Grid<'_>) -> Result<(String, String, Vec<
         // A question at all pairs, then the next one: a machine that slows down does so for all of them.
         for (only, at) in &mut found {
             let chosen = planned(&mut session, &planner, request, *only).with_context(what)?;
-            let outcome = run(&mut session, &mut outcomes, request, &chosen, None).with_context(what)?;
+            let outcome = run(&mut session, &mut outcomes, request, &chosen, TIMING, None).with_context(what)?;
             let done = Done::of(&chosen, &outcome);
             at.right += u64::from(done.right);
             at.kept += done.kept / n;

@@ -20,7 +20,7 @@ use pollster::block_on;
 
 use crate::cli::GlobalArgs;
 use crate::session::{Session, bar};
-use ask::{Chosen, Done};
+use ask::{Chosen, Done, Timing};
 use policy::{Layers, Policy};
 use records::{Record, Records};
 use requests::Request;
@@ -38,13 +38,15 @@ right does not depend on targets.";
 
 /// Requests between which outcomes are kept.
 const KEEP_EVERY: usize = 20;
+/// How what layers save is measured.
+const OF_LAYERS: Timing = Timing { turns: 6, tokens: 8 };
 
 /// Answer multiple-choice questions of several apps under latency targets, by policy: how many are right, how many are in
 /// time, and how far predictions are off.
 ///
 /// A request is a question of an app, drawn in turns, and one of the six classes of target (`--class` of `run`), drawn at
 /// random: evenly, or with `--skew` above 0 more of the strict ones, below 0 more of the loose ones. Every policy decides on
-/// prompt level and model level of a request; then the prompt is run once at each choice, a few tokens are generated for the times,
+/// prompt level and model level of a request; then the prompt is run once at each choice, tokens are generated for the times,
 /// and the choices are scored at that level. The planner learns from each of these calls, as it does in `run` and `chat`. A
 /// target counts as met by measured times. The first policy is held against each of the others, request by request. Targets are those of the whole model by the device's profile.
 #[derive(Debug, Clone, Args)]
@@ -76,6 +78,9 @@ pub struct SloBenchArgs {
     /// Calls of which the least times count: what other programs on the machine add is not the policy's
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=20))]
     pub turns: u32,
+    /// Tokens that each call generates for its time per token
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(2..=512))]
+    pub tokens: u16,
     /// Seed of the draws
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
@@ -89,7 +94,7 @@ pub fn run(global: &GlobalArgs, args: &SloBenchArgs) -> Result<()> {
     let begun = Instant::now();
     let requests = requests::draw(&args.apps, args.requests as usize, args.skew, args.seed)?;
     let mut session = Session::open(global, |model, options| {
-        let longest = requests::longest(&requests, &model.tokenizer)?;
+        let longest = requests::longest(&requests, &model.tokenizer)? + usize::from(args.tokens);
         ensure!(longest <= model.spec.context_len, "a question has {longest} tokens, more than this model reads");
         options.fit_contexts(&model.spec, longest.max(1040));
         Ok(())
@@ -104,12 +109,15 @@ pub fn run(global: &GlobalArgs, args: &SloBenchArgs) -> Result<()> {
     let layers = drop_layers(&mut session, &args.layer_order)?;
     let at_once = policies.iter().find(|policy| **policy == Policy::Single);
     let single = at_once.map_or(Ok(100), |policy| policy.single_level(&planner, &requests, &session))?;
+    let timing = Timing { turns: args.turns, tokens: args.tokens.into() };
     let shown = bar(requests.len() as u64, "{bar:30} {pos} of {len}, {eta} left, {msg}");
     let mut tallies: Vec<Tally> = policies.iter().map(|policy| Tally::new(*policy)).collect();
     for (number, request) in requests.iter().enumerate() {
         if records.known.len() <= number {
-            let planned = (&mut planner, args.turns);
-            let done = one(&mut session, planned, &mut outcomes, request, &policies, (single, layers))
+            // Whose call comes first changes from request to request: what the machine does then is no policy's.
+            let first = number % policies.len();
+            let of_policies = (&policies[..], first, single, layers);
+            let done = one(&mut session, (&mut planner, timing), &mut outcomes, request, of_policies)
                 .with_context(|| format!("question {} of {}", request.question.id, request.app))?;
             records.add(Record { request: number, done })?;
             if number % KEEP_EVERY == 0 {
@@ -134,7 +142,7 @@ pub fn run(global: &GlobalArgs, args: &SloBenchArgs) -> Result<()> {
         let report = serde_json::json!({
             "first_less": first_less, "skews": skewed,
             "model": session.model_name(), "adapter": session.engine.adapter(), "requests": requests.len(),
-            "apps": args.apps.len(), "turns": args.turns, "skew": args.skew, "seed": args.seed, "encoder": has_encoder, "policies": policies,
+            "apps": args.apps.len(), "turns": args.turns, "tokens": args.tokens, "skew": args.skew, "seed": args.seed, "encoder": has_encoder, "policies": policies,
             "seconds": begun.elapsed().as_secs_f64(),
         });
         return crate::commands::bench::report::say(&report.to_string());
@@ -177,6 +185,7 @@ fn described(args: &SloBenchArgs, session: &Session, policies: &[Policy]) -> Str
     serde_json::json!({
         "model": model, "adapter": session.engine.adapter(), "apps": apps, "skew": args.skew, "seed": args.seed,
         "policies": policies, "layer_order": args.layer_order, "turns": args.turns,
+        "tokens": args.tokens,
     })
     .to_string()
 }
@@ -184,19 +193,18 @@ fn described(args: &SloBenchArgs, session: &Session, policies: &[Policy]) -> Str
 /// All policies decide, then each choice is run once.
 fn one(
     session: &mut Session,
-    (planner, turns): (&mut Planner, u32),
+    (planner, timing): (&mut Planner, Timing),
     outcomes: &mut ask::Outcomes,
     request: &Request,
-    policies: &[Policy],
-    of_policies: (u32, Layers),
+    (policies, first, single, layers): (&[Policy], usize, u32, Layers),
 ) -> Result<Vec<(String, Done)>> {
-    let chosen = policies.iter().map(|policy| ask::choose(session, planner, request, *policy, of_policies));
+    let chosen = policies.iter().map(|policy| ask::choose(session, planner, request, *policy, (single, layers)));
     let chosen: Vec<Chosen> = chosen.collect::<Result<_>>()?;
     let mut ran: Vec<(&Chosen, ask::Outcome)> = Vec::new();
-    for of in &chosen {
+    for of in chosen[first..].iter().chain(&chosen[..first]) {
         let same = |other: &Chosen| other.level == of.level && other.layers == of.layers && other.tokens == of.tokens;
         if !ran.iter().any(|(other, _)| same(other)) {
-            ran.push((of, ask::run(session, outcomes, request, of, Some((&mut *planner, turns)))?));
+            ran.push((of, ask::run(session, outcomes, request, of, timing, Some(&mut *planner))?));
         }
     }
     let done = |(policy, of): (&Policy, &Chosen)| {
@@ -230,7 +238,7 @@ fn drop_layers(session: &mut Session, order: &[usize]) -> Result<Layers> {
     let vocab = session.engine.model().spec.vocab as u32;
     let prompt: Vec<u32> = (0..MEASURED as u32).map(|i| i * 37 % vocab.max(1)).collect();
     let half = most.div_ceil(2) as u32;
-    let [all, without] = ask::times(session, &prompt, [100, Layers::level(half)])?;
+    let [all, without] = ask::times(session, &prompt, [100, Layers::level(half)], OF_LAYERS)?;
     let even = 1.0 / session.engine.shapes().len() as f64;
     let saves = |all: f64, without: f64| ((1.0 - without / all) / f64::from(half)).clamp(0.0, even);
     Ok(Layers { most: most as u32, saves: (saves(all.0, without.0), saves(all.1, without.1)) })

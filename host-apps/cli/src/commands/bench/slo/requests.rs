@@ -58,14 +58,17 @@ pub fn weight(class: Class, skew: f64) -> f64 {
     (1.0 + skew * (place as f64 - middle) / middle).max(0.0)
 }
 
-/// Tokens of the longest question with its longest choice, and a little to generate.
+/// Tokens of the longest question with its longest choice.
 pub fn longest(requests: &[Request], tokenizer: &Tokenizer) -> Result<usize> {
     let mut most = 1;
     for choice in requests.iter().flat_map(|request| &request.question.choices) {
         most = most.max(tokenizer.encode_prompt(&format!("{}{}", choice.context, choice.continuation), false)?.len());
     }
-    Ok(most + super::ask::TOKENS)
+    Ok(most)
 }
+
+/// What questions begin with.
+const MARKS: [&str; 3] = ["Question:", "question:", "Goal:"];
 
 impl Request {
     /// What stands before the choices.
@@ -78,8 +81,14 @@ impl Request {
     pub fn stays_from(&self) -> usize {
         let prompt = self.prompt();
         let body = prompt.trim_end();
-        let question = ["Question:", "question:", "Goal:"].iter().filter_map(|mark| body.rfind(mark)).max();
+        let question = MARKS.iter().filter_map(|mark| body.rfind(mark)).max();
         question.or_else(|| body.rfind('\n').map(|at| at + 1)).unwrap_or(0)
+    }
+
+    /// Whether what stands before are examples: other questions.
+    pub fn has_examples(&self) -> bool {
+        let before = &self.prompt()[..self.stays_from()];
+        MARKS.iter().any(|mark| before.contains(mark))
     }
 }
 
