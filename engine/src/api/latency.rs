@@ -45,7 +45,7 @@ pub struct Planner {
 
 impl Planner {
     /// With what the host kept for this adapter, model and package; measured now where it kept nothing, or where calls were far
-    /// from it: that takes about as long as 6,000 tokens of prefill.
+    /// from it: that takes about as long as 700 tokens of prefill a level.
     ///
     /// # Errors
     /// If the device fails.
