@@ -46,7 +46,7 @@ mod weights;
 
 pub use api::{
     Answer, Context, EncoderUse, Engine, Finish, GenerateOptions, Options, Plan, Planner, Profiled, Prompt, Rival,
-    Sampling, Wish, package_hash,
+    Sampling, Stay, Wish, package_hash,
 };
 pub use backend::{Backend, BufferLimits, Counters, Prepared, Restrictions};
 pub use concertina_elastic as elastic;

@@ -9,7 +9,7 @@ use concertina::elastic::slo::{Hints, Restriction, Target, Words};
 use concertina::kv::store::MemoryMedium;
 use concertina::native::blake3_of;
 use concertina::service::{Appended, Policy, Service};
-use concertina::{EncoderUse, Engine, Options, Planner, Wish};
+use concertina::{EncoderUse, Engine, Options, Planner, Stay, Wish};
 use concertina_formats::testing::TinyBert;
 use concertina_tests::system::{by, encoder, greedy, ids, load, options, serve, store, tiny, untrained_heads};
 use pollster::block_on;
@@ -28,6 +28,10 @@ fn add_encoder(engine: &mut Engine) {
     std::fs::write(path.path(), &bert.files()["model.safetensors"]).expect("written");
     let heads = untrained_heads(&bottom, &blake3_of(path.path()).expect("a hash"), 3, 7);
     block_on(engine.load_encoder(bottom, heads)).expect("an encoder");
+}
+
+fn stay(words: &dyn Fn(usize) -> bool) -> Stay<'_> {
+    Stay { words, examples: false }
 }
 
 fn prompt_level(percent: u32) -> Wish {
@@ -100,7 +104,7 @@ fn what_is_appended_is_shortened_and_nothing_else() {
         "mail",
         id,
         Appended::Message(MESSAGE),
-        &|_| false,
+        Stay::NOTHING,
         &planner,
         &Wish { target: Target { ttft_ms: Some(1e9), tpot_ms: None }, ..Wish::default() },
     ))
@@ -112,7 +116,7 @@ fn what_is_appended_is_shortened_and_nothing_else() {
     // Three fifths of the words, the first three of all among those.
     let marked = |word: usize| word < 3;
     let wish = prompt_level(60);
-    let shorter = block_on(service.plan_prompt("mail", id, Appended::Message(MESSAGE), &marked, &planner, &wish));
+    let shorter = block_on(service.plan_prompt("mail", id, Appended::Message(MESSAGE), stay(&marked), &planner, &wish));
     let plan = shorter.expect("a plan");
     assert_eq!((plan.encoder, plan.words), (EncoderUse::Used, all));
     assert_eq!(plan.kept_words, (all * 60).div_ceil(100));
@@ -124,8 +128,14 @@ fn what_is_appended_is_shortened_and_nothing_else() {
     // Where the last words beside those are better, they cost nothing to find.
     let of = |worth: f64| vec![(40, worth), (100, 0.0)];
     planner.set_hints(Hints { before_what_stays: of(-2.0), last_before_what_stays: of(-1.0), ..Hints::prior() });
-    let fewer =
-        block_on(service.plan_prompt("mail", id, Appended::Message(MESSAGE), &marked, &planner, &prompt_level(40)));
+    let fewer = block_on(service.plan_prompt(
+        "mail",
+        id,
+        Appended::Message(MESSAGE),
+        stay(&marked),
+        &planner,
+        &prompt_level(40),
+    ));
     let fewer = fewer.expect("a plan");
     assert_eq!((fewer.encoder, fewer.decision.words), (EncoderUse::Aside, Words::Last));
     assert!(
@@ -136,7 +146,7 @@ fn what_is_appended_is_shortened_and_nothing_else() {
 
     // Where more than that must stay there is nothing to choose among.
     let (most, fifth) = (|word: usize| word < 14, prompt_level(20));
-    let least = block_on(service.plan_prompt("mail", id, Appended::Message(MESSAGE), &most, &planner, &fifth));
+    let least = block_on(service.plan_prompt("mail", id, Appended::Message(MESSAGE), stay(&most), &planner, &fifth));
     let least = least.expect("a plan");
     assert_eq!((least.encoder, least.kept_words, least.decision.pair.prompt), (EncoderUse::Aside, 14, 20));
     assert_eq!(least.text.split_whitespace().count(), 14);
@@ -151,12 +161,12 @@ fn what_is_appended_is_shortened_and_nothing_else() {
     assert_eq!(now, [&system[..], &plan.tokens, &answer.tokens].concat());
 
     // Text as it is has no template at all.
-    let plan = block_on(service.plan_prompt("mail", id, Appended::Text(MESSAGE), &marked, &planner, &wish));
+    let plan = block_on(service.plan_prompt("mail", id, Appended::Text(MESSAGE), stay(&marked), &planner, &wish));
     let plan = plan.expect("a plan");
     let text = service.engine().tokenizer().encode(&plan.text, false).expect("tokens");
     assert_eq!(plan.tokens, text);
     // Too short to choose among its words.
-    let plan = block_on(service.plan_prompt("mail", id, Appended::Text("Only this."), &|_| false, &planner, &wish));
+    let plan = block_on(service.plan_prompt("mail", id, Appended::Text("Only this."), Stay::NOTHING, &planner, &wish));
     let plan = plan.expect("a plan");
     assert_eq!((plan.text.as_str(), plan.decision.pair.prompt), ("Only this.", 100));
     block_on(service.close()).expect("closed");
@@ -170,7 +180,7 @@ fn without_an_encoder_only_what_the_caller_lets_go_is_shortened() {
     let id = block_on(service.create("mail", None)).expect("a context");
     let wish = prompt_level(40);
     let mut plan = |keep: &dyn Fn(usize) -> bool| {
-        block_on(service.plan_prompt("mail", id, Appended::Text(MESSAGE), keep, &planner, &wish)).expect("a plan")
+        block_on(service.plan_prompt("mail", id, Appended::Text(MESSAGE), stay(keep), &planner, &wish)).expect("a plan")
     };
     let whole = plan(&|_| false);
     assert_eq!((whole.text.as_str(), whole.decision.pair.prompt, whole.encoder), (MESSAGE, 100, EncoderUse::None));

@@ -24,5 +24,5 @@ pub(crate) use engine::yield_now;
 pub use latency::Planner;
 pub use levels::package_hash;
 pub use options::{GenerateOptions, Options, Sampling};
-pub use plan::{EncoderUse, Plan, Prompt, Wish};
+pub use plan::{EncoderUse, Plan, Prompt, Stay, Wish};
 pub use tuning::{Profiled, Rival};

@@ -34,14 +34,26 @@ impl Wish {
     }
 }
 
+/// What of a text stays, and what may go.
+#[derive(Clone, Copy)]
+pub struct Stay<'a> {
+    /// Words that stay, by number, whatever the prompt level; they count towards it.
+    pub words: &'a dyn Fn(usize) -> bool,
+    /// The others are solved examples before what stays: a small sub-model may do better without them.
+    pub examples: bool,
+}
+
+impl Stay<'static> {
+    /// Any word may go.
+    pub const NOTHING: Self = Self { words: &|_| false, examples: false };
+}
+
 /// A prompt and what stands around it.
 pub struct Prompt<'a> {
     /// The part that may be shortened.
     pub text: &'a str,
-    /// Words of it that stay, by number, whatever the prompt level; they count towards it.
-    pub keep: &'a dyn Fn(usize) -> bool,
-    /// The others are solved examples before what stays: a small sub-model may do better without them.
-    pub examples: bool,
+    /// What of it stays.
+    pub stay: Stay<'a>,
     /// All tokens that are run for such a text: the template's too.
     pub tokens: &'a dyn Fn(&Model, &str) -> Result<Vec<u32>>,
     /// Tokens of the context before it.
@@ -169,7 +181,7 @@ impl Planner {
         let of_text = words(prompt.text);
         let target = self.target_of(wish, whole.len(), prompt.context);
         // Words that may go, and their share of the tokens.
-        let marked: Vec<bool> = (0..of_text.len()).map(prompt.keep).collect();
+        let marked: Vec<bool> = (0..of_text.len()).map(prompt.stay.words).collect();
         let droppable = marked.iter().filter(|marked| !**marked).count();
         let of_prompt = (whole.len() - fixed) * droppable / of_text.len().max(1);
         let request = Request {
@@ -178,7 +190,7 @@ impl Planner {
             counted: &[],
             words: of_text.len(),
             stay: of_text.len() - droppable,
-            examples: prompt.examples,
+            examples: prompt.stay.examples,
             fixed: whole.len() - of_prompt,
             context: prompt.context,
             stale: prompt.stale,

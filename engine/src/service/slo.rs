@@ -9,7 +9,7 @@ use concertina_kv::{CHUNK_TOKENS, Widths};
 use super::Service;
 use super::turns::turn;
 use crate::Result;
-use crate::api::{Plan, Planner, Prompt, Wish};
+use crate::api::{Plan, Planner, Prompt, Stay, Wish};
 
 /// Text that a call appends to a context.
 #[derive(Clone, Copy)]
@@ -49,8 +49,8 @@ impl Service {
     }
 
     /// Which level a call gets that appends a text, and how much of the text. Only the text itself is shortened: what the
-    /// context holds, a system prompt above all, and what the template writes around a message stay, and so do the words that
-    /// `keep` marks by number. [`Plan::tokens`] are to be appended then, and what is left is what the context remembers.
+    /// context holds, a system prompt above all, and what the template writes around a message stay, and so does what
+    /// `stay` says. [`Plan::tokens`] are to be appended then, and what is left is what the context remembers.
     ///
     /// # Errors
     /// As [`Service::generate`]; if the tokenizer or the template fails.
@@ -59,7 +59,7 @@ impl Service {
         app: &str,
         context: ContextId,
         appended: Appended<'_>,
-        keep: &dyn Fn(usize) -> bool,
+        stay: Stay<'_>,
         planner: &Planner,
         wish: &Wish,
     ) -> Result<Plan> {
@@ -71,7 +71,7 @@ impl Service {
             Appended::Text(_) => Ok(model.tokenizer.encode(text, false)?),
         };
         let (text, before) = (appended.text(), given.len());
-        let prompt = Prompt { text, keep, examples: false, tokens: &tokens, context: before, stale: &stale, before_ms };
+        let prompt = Prompt { text, stay, tokens: &tokens, context: before, stale: &stale, before_ms };
         planner.plan(&mut self.engine, &prompt, wish).await
     }
 

@@ -373,12 +373,27 @@ fn a_target_is_planned_for_and_what_came_of_it_is_told() {
     assert!(chat.status.success(), "{}", err(&chat));
     assert!(err(&chat).contains("predicted") && err(&chat).contains("tokens (encoder none)"), "{}", err(&chat));
 
-    // Without an encoder nothing can be shortened.
+    // What stands before a prompt can be shortened without an encoder: its last words are left, and the prompt.
+    let passage = home.file("passage.txt", &"a word and another ".repeat(10));
+    let before = ["run", "--greedy", "--max-tokens", "3", "--json", "--prompt-level", "40", "--passage", &passage];
+    let value = home.json(&[&before[..], &["which"]].concat());
+    let (words, kept) = (&value["slo"]["prompt_words"], &value["slo"]["kept_words"]);
+    assert_eq!((words, kept, &value["slo"]["encoder"]), (&json!(41), &json!(17), &json!("none")), "{value}");
+    let refused = home.run(&["run", "--passage", &passage, "--examples", &passage, "which"]);
+    assert!(!refused.status.success() && err(&refused).contains("cannot be used with"), "{}", err(&refused));
+    let refused = home.run(&["run", "--passage", "not/there.txt", "which"]);
+    assert!(!refused.status.success() && err(&refused).contains("not/there.txt"), "{}", err(&refused));
+
+    // Otherwise, without an encoder nothing can be shortened.
     let refused = home.run(&["run", "--prompt-level", "40", "some words"]);
     assert!(!refused.status.success() && err(&refused).contains("takes an encoder"), "{}", err(&refused));
     let refused = home.chat(&["--no-history", "--prompt-level", "40"], "hello\n");
     assert!(!refused.status.success() && err(&refused).contains("takes an encoder"), "{}", err(&refused));
     let id = out(&home.run(&["ctx", "new"])).trim().to_owned();
+    let asked =
+        ["ctx", "ask", &id, "--greedy", "--max-tokens", "3", "--json", "--prompt-level", "40", "--passage", &passage];
+    let value = home.json(&[&asked[..], &["which"]].concat());
+    assert_eq!((&value["slo"]["prompt_words"], &value["slo"]["kept_words"]), (&json!(41), &json!(17)), "{value}");
     for command in ["ask", "append"] {
         let refused = home.run(&["ctx", command, &id, "--prompt-level", "40", "some words"]);
         assert!(!refused.status.success() && err(&refused).contains("takes an encoder"), "{}", err(&refused));

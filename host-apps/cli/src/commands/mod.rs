@@ -1,5 +1,6 @@
 //! One file for each command: its arguments, its help, its body.
 
+pub mod before;
 pub mod bench;
 pub mod chat;
 pub mod ctx;

@@ -8,6 +8,7 @@ use clap::Args;
 use concertina::formats::{ChatMessage, Model};
 use concertina::{GenerateOptions, Prompt};
 
+use super::before::BeforeArgs;
 use super::sampling::SamplingArgs;
 use super::slo::{Outcome, SloArgs};
 use crate::cli::GlobalArgs;
@@ -22,6 +23,8 @@ Examples:
   concertina run --json \"Hi\" | jq .tpot_ms
   concertina run --class quick --json - < mail.txt | jq .slo       level, tokens kept, what was predicted and what came
   concertina run --level 60 --prompt-level 40 - < mail.txt
+  concertina run --class quick --passage mail.txt \"When do we meet?\"      the question stays whole
+  concertina run --class quick --raw --examples solved.txt \"Q: 2 + 2 =\"
 
 The prompt is read from standard input when it is `-`, or when there is none and input is piped in.";
 
@@ -51,6 +54,8 @@ pub struct RunArgs {
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
+    pub before: BeforeArgs,
+    #[command(flatten)]
     pub slo: SloArgs,
     #[command(flatten)]
     pub sampling: SamplingArgs,
@@ -58,11 +63,11 @@ pub struct RunArgs {
 
 pub fn run(global: &GlobalArgs, args: &RunArgs) -> Result<()> {
     let input = std::io::stdin();
-    let prompt = prompt_text(args.prompt.as_deref(), input.is_terminal(), input.lock())?;
+    let prompt = args.before.with(prompt_text(args.prompt.as_deref(), input.is_terminal(), input.lock())?)?;
     let mut tokens = Vec::new();
     let mut session = Session::open(global, |model, options| {
         options.exact = args.exact;
-        tokens = prompt_tokens(model, &prompt, args.system.as_deref(), args.raw)?;
+        tokens = prompt_tokens(model, &prompt.text, args.system.as_deref(), args.raw)?;
         ensure!(
             tokens.len() <= model.spec.context_len,
             "the prompt has {} tokens, and this model reads at most {}: shorten it",
@@ -86,19 +91,15 @@ pub fn run(global: &GlobalArgs, args: &RunArgs) -> Result<()> {
         // Measuring takes a context of its own.
         drop(context);
         let planner = args.slo.planner(engine, global, options.piece)?;
+        args.slo.ensure_shortens(engine, prompt.has_before())?;
         context = engine.context()?;
         if let Some(planner) = planner {
             let of = |model: &Model, text: &str| prompt_parts(model, text, args.system.as_deref(), args.raw);
-            let stands_alone = Prompt {
-                text: &prompt,
-                keep: &|_| false,
-                examples: false,
-                tokens: &of,
-                context: 0,
-                stale: &[],
-                before_ms: 0.0,
-            };
-            let plan = pollster::block_on(planner.plan(engine, &stands_alone, &args.slo.wish()))?;
+            let plan = prompt.stay(|stay| {
+                let text = &prompt.text;
+                let stands_alone = Prompt { text, stay, tokens: &of, context: 0, stale: &[], before_ms: 0.0 };
+                pollster::block_on(planner.plan(engine, &stands_alone, &args.slo.wish()))
+            })?;
             tokens.clone_from(&plan.tokens);
             options.level = plan.decision.pair.level;
             let ready = engine.make_ready(&mut context, options.level, tokens.len(), options.piece);

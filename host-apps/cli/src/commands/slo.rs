@@ -16,7 +16,7 @@ use crate::session::{LEVEL, load_encoder};
 pub struct SloArgs {
     #[command(flatten)]
     pub target: TargetArgs,
-    /// Read this share of the words of what is said, in percent; takes an encoder
+    /// Read this share of the words of what is said, in percent; takes an encoder, or a text before it
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(20..=100))]
     pub prompt_level: Option<u32>,
 }
@@ -112,21 +112,30 @@ impl SloArgs {
     /// The planner for these flags, if they need one; `piece`: tokens of prompt that calls run at once, 0 for as many as fit.
     ///
     /// # Errors
-    /// If measuring fails; where a prompt is to be shortened and there is no encoder.
+    /// If measuring fails.
     pub fn planner(&self, engine: &mut Engine, global: &GlobalArgs, piece: usize) -> Result<Option<Planner>> {
         if !self.plans() {
             return Ok(None);
         }
         let path = resolve_model(global.model.as_deref(), global.offline)?;
-        let has_encoder = load_encoder(engine, &path, global.offline)?;
-        anyhow::ensure!(
-            has_encoder || self.prompt_level.is_none_or(|percent| percent == 100),
-            "--prompt-level takes an encoder: heads in NAME.encoder.safetensors beside NAME.elastic.gguf"
-        );
+        load_encoder(engine, &path, global.offline)?;
         let mut planner = block_on(Planner::open(engine, crate::tuning::host()))?;
         planner.set_piece(piece);
         block_on(planner.measure_encoder(engine))?;
         Ok(Some(planner))
+    }
+
+    /// Whether something can tell which words of a prompt may go: an encoder, or that there are some before what stays.
+    ///
+    /// # Errors
+    /// If nothing can and some are to go.
+    pub fn ensure_shortens(&self, engine: &Engine, has_before: bool) -> Result<()> {
+        anyhow::ensure!(
+            has_before || engine.heads().is_some() || self.prompt_level.is_none_or(|percent| percent == 100),
+            "--prompt-level takes an encoder: heads in NAME.encoder.safetensors beside NAME.elastic.gguf; `run` and `ctx ask` \
+             need none for what --passage or --examples puts before a prompt"
+        );
+        Ok(())
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use concertina::formats::Model;
-use concertina::{Answer, Context, Finish, GenerateOptions, Plan, Planner, Prompt, Wish};
+use concertina::{Answer, Context, Finish, GenerateOptions, Plan, Planner, Prompt, Stay, Wish};
 use futures::future::{Either, select};
 
 use super::ChatArgs;
@@ -59,6 +59,7 @@ impl Talk {
             ..GenerateOptions::default()
         };
         let planner = args.slo.planner(&mut session.engine, global, options.piece)?;
+        args.slo.ensure_shortens(&session.engine, false)?;
         let wish = args.slo.wish();
         let context = session.engine.context()?;
         let conversation = Conversation::new(args.system.clone());
@@ -201,15 +202,8 @@ impl Talk {
             Ok(all[held.min(all.len().saturating_sub(1))..].to_vec())
         };
         let text = text.to_owned();
-        let prompt = Prompt {
-            text: &text,
-            keep: &|_| false,
-            examples: false,
-            tokens: &tokens,
-            context: held,
-            stale: &[],
-            before_ms: 0.0,
-        };
+        let prompt =
+            Prompt { text: &text, stay: Stay::NOTHING, tokens: &tokens, context: held, stale: &[], before_ms: 0.0 };
         let plan = pollster::block_on(planner.plan(engine, &prompt, &self.wish))?;
         let (level, piece) = (plan.decision.pair.level, self.options.piece);
         let ready = engine.make_ready(&mut self.context, level, plan.tokens.len(), piece);

@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use concertina::service::{ContextId, Policy};
 
 use super::id::parse_id;
+use crate::commands::before::BeforeArgs;
 use crate::commands::level::LevelArg;
 use crate::commands::policy::policies;
 use crate::commands::sampling::SamplingArgs;
@@ -57,6 +58,7 @@ Examples:
   git diff | concertina ctx ask $id -
   concertina ctx ask $id --class quick - < mail.txt
   concertina ctx ask $id --prompt-level 40 - < mail.txt        the words that matter most; they are what stays
+  concertina ctx ask $id --class quick --passage mail.txt \"When do we meet?\"     the question stays whole
   concertina ctx ask $id --json \"Hi\" | jq .switch.ready_ms";
 const APPEND: &str = "\
 Examples:
@@ -158,6 +160,8 @@ pub struct AskArgs {
     /// Tokens after which the answer is cut off
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_tokens: u32,
+    #[command(flatten)]
+    pub before: BeforeArgs,
     #[command(flatten)]
     pub slo: SloArgs,
     #[command(flatten)]

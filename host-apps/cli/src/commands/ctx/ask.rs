@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::ops::ControlFlow;
 use std::pin::pin;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, bail};
 use concertina::service::{Appended, ContextId, Served, Service, Switch};
 use concertina::{GenerateOptions, Plan};
 use futures::future::{Either, select};
@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use super::args::{AppendArgs, AskArgs, CommonArgs};
 use super::execute::Desk;
 use super::id::show_id;
+use crate::commands::before::Behind;
 use crate::commands::run::prompt_text;
 use crate::commands::slo::{Outcome, SloArgs};
 use crate::session::{finish_name, sampling};
@@ -39,7 +40,7 @@ impl Desk<'_> {
         service: &mut Service,
         app: &str,
         id: ContextId,
-        text: Appended<'_>,
+        (text, of): (Appended<'_>, &Behind),
         slo: &SloArgs,
     ) -> Result<Option<(Plan, f64)>> {
         if !slo.plans() {
@@ -51,11 +52,8 @@ impl Desk<'_> {
             self.planner = slo.planner(service.engine_mut(), self.global, piece)?;
         }
         let Some(planner) = &self.planner else { return Ok(None) };
-        ensure!(
-            service.engine().heads().is_some() || slo.prompt_level.is_none_or(|percent| percent == 100),
-            "--prompt-level takes an encoder: heads in NAME.encoder.safetensors beside NAME.elastic.gguf"
-        );
-        let plan = block_on(service.plan_prompt(app, id, text, &|_| false, planner, &slo.wish()))?;
+        slo.ensure_shortens(service.engine(), of.has_before())?;
+        let plan = of.stay(|stay| block_on(service.plan_prompt(app, id, text, stay, planner, &slo.wish())))?;
         let ready = service.make_ready(app, id, plan.decision.pair.level, plan.tokens.len(), piece);
         let ready_ms = block_on(ready)?;
         Ok(Some((plan, ready_ms)))
@@ -80,10 +78,11 @@ impl Desk<'_> {
         message: &str,
     ) -> Result<()> {
         let id = args.id.id;
-        let planned = self.plan(service, app, id, Appended::Message(message), &args.slo)?;
+        let message = args.before.with(message.to_owned())?;
+        let planned = self.plan(service, app, id, (Appended::Message(&message.text), &message), &args.slo)?;
         let tokens = match &planned {
             Some((plan, _)) => plan.tokens.clone(),
-            None => block_on(service.turn(app, id, message))?,
+            None => block_on(service.turn(app, id, &message.text))?,
         };
         let options = GenerateOptions {
             max_tokens: args.max_tokens as usize,
@@ -149,7 +148,8 @@ impl Desk<'_> {
         text: &str,
     ) -> Result<(Served, Option<Outcome>)> {
         let id = args.id.id;
-        let planned = self.plan(service, app, id, Appended::Text(text), &args.slo)?;
+        let planned =
+            self.plan(service, app, id, (Appended::Text(text), &Behind::alone(text.to_owned())), &args.slo)?;
         let tokens = match &planned {
             Some((plan, _)) => plan.tokens.clone(),
             None => {

@@ -5,7 +5,6 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use concertina::elastic::prompt::words;
 use concertina::elastic::slo::{Restriction, Target};
 use concertina::formats::Model;
 use concertina::{Answer, EncoderUse, GenerateOptions, Planner, Prompt, Sampling, Wish};
@@ -14,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::policy::{Layers, Policy};
 use super::requests::Request;
+use crate::commands::before::Behind;
 use crate::session::Session;
 
 /// How a call's times are taken.
@@ -145,21 +145,13 @@ pub fn choose(
 
 /// By the planner, within a restriction.
 pub fn planned(session: &mut Session, planner: &Planner, request: &Request, only: Restriction) -> Result<Chosen> {
-    let text = request.prompt();
-    let from = request.stays_from();
-    let stays: Vec<bool> = words(text).iter().map(|word| word.text.start >= from).collect();
-    let keep = |word: usize| stays.get(word).copied().unwrap_or(true);
-    let prompt = Prompt {
-        text,
-        keep: &keep,
-        examples: request.has_examples(),
-        tokens: &tokens,
-        context: 0,
-        stale: &[],
-        before_ms: 0.0,
-    };
+    let behind = Behind::from(request.prompt().to_owned(), request.stays_from(), request.has_examples());
     let wish = Wish { class: Some(request.class), only, ..Wish::default() };
-    let plan = block_on(planner.plan(&mut session.engine, &prompt, &wish))?;
+    let plan = behind.stay(|stay| {
+        let text = &behind.text;
+        let prompt = Prompt { text, stay, tokens: &tokens, context: 0, stale: &[], before_ms: 0.0 };
+        block_on(planner.plan(&mut session.engine, &prompt, &wish))
+    })?;
     Ok(Chosen {
         level: plan.decision.pair.level,
         layers: false,
