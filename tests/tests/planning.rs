@@ -191,6 +191,14 @@ fn without_an_encoder_only_what_the_caller_lets_go_is_shortened() {
         "{}",
         last.text
     );
+    // What is predicted is what the tokens take that are run, however long the words are that stay.
+    let wish = prompt_level(0);
+    let bare =
+        block_on(service.plan_prompt("mail", id, Appended::Text(MESSAGE), stay(&|word| word < 3), &planner, &wish));
+    for plan in [last, bare.expect("a plan")] {
+        let said = planner.predict(plan.decision.pair.level, plan.tokens.len(), 0);
+        assert!((plan.decision.ttft_ms - said.0).abs() < 1e-9, "{} of {} tokens", plan.text, plan.tokens.len());
+    }
     block_on(service.close()).expect("closed");
 }
 

@@ -180,18 +180,22 @@ impl Planner {
         let fixed = (prompt.tokens)(&engine.model, "")?.len().min(whole.len());
         let of_text = words(prompt.text);
         let target = self.target_of(wish, whole.len(), prompt.context);
-        // Words that may go, and their share of the tokens.
         let marked: Vec<bool> = (0..of_text.len()).map(prompt.stay.words).collect();
-        let droppable = marked.iter().filter(|marked| !**marked).count();
-        let of_prompt = (whole.len() - fixed) * droppable / of_text.len().max(1);
+        let staying: Vec<usize> = (0..of_text.len()).filter(|word| marked[*word]).collect();
+        let droppable = of_text.len() - staying.len();
+        // What stays is counted: its words need not be as long as the others.
+        let stay_tokens = match droppable {
+            0 => whole.len(),
+            _ => (prompt.tokens)(&engine.model, &join(prompt.text, &of_text, &staying))?.len().min(whole.len()),
+        };
         let request = Request {
             target,
-            prompt: of_prompt,
+            prompt: whole.len() - stay_tokens,
             counted: &[],
             words: of_text.len(),
-            stay: of_text.len() - droppable,
+            stay: staying.len(),
             examples: prompt.stay.examples,
-            fixed: whole.len() - of_prompt,
+            fixed: stay_tokens,
             context: prompt.context,
             stale: prompt.stale,
             before_ms: prompt.before_ms,
