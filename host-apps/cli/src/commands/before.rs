@@ -10,11 +10,11 @@ use concertina::elastic::prompt::words;
 /// Text before a prompt.
 #[derive(Debug, Clone, Default, Args)]
 pub struct BeforeArgs {
-    /// A file of solved examples that goes before the prompt. A target or --prompt-level takes words of it only, and a level that
-    /// does better without examples reads none of them; the prompt stays whole
+    /// A file of solved examples that goes before the prompt. A target or --prompt-level shortens the examples alone, and a level
+    /// that does better without reads none of them
     #[arg(long, value_name = "FILE", conflicts_with = "passage")]
     pub examples: Option<PathBuf>,
-    /// A file with the text that the prompt is about; it goes before the prompt, and a target or --prompt-level takes words of it only
+    /// A file with the text that the prompt is about, which goes before it. A target or --prompt-level shortens that text alone
     #[arg(long, value_name = "FILE")]
     pub passage: Option<PathBuf>,
 }
