@@ -184,8 +184,9 @@ impl Planner {
         let staying: Vec<usize> = (0..of_text.len()).filter(|word| marked[*word]).collect();
         let droppable = of_text.len() - staying.len();
         // What stays is counted: its words need not be as long as the others.
-        let stay_tokens = match droppable {
-            0 => whole.len(),
+        let stay_tokens = match (droppable, staying.len()) {
+            (0, _) => whole.len(),
+            (_, 0) => fixed,
             _ => (prompt.tokens)(&engine.model, &join(prompt.text, &of_text, &staying))?.len().min(whole.len()),
         };
         let request = Request {
