@@ -7,6 +7,6 @@ mod profile;
 mod target;
 
 pub use decide::{Decision, Hints, MayGo, PROMPT_LEVELS, Pair, Request, Restriction, Ways, Words, decide};
-pub use drift::Drift;
+pub use drift::{Drift, Kind};
 pub use profile::{Curve, LevelCost, Profile, Profiled};
 pub use target::{Class, Target};

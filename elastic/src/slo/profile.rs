@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Drift;
+use super::drift::{Drift, Kind};
 
-/// Tokens of prompt up to which calls are of a kind.
-const LENGTHS: [usize; 2] = [32, 128];
+/// Tokens of prompt up to which calls are of a class of lengths.
+const LENGTHS: [usize; 5] = [16, 32, 64, 128, 512];
 
 /// Milliseconds by length: points that were measured, by rising length.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -123,12 +123,12 @@ impl Profile {
 
     /// Milliseconds to the first token of a prompt of so many tokens behind a context of so many.
     pub fn ttft_ms(&self, level: u32, prompt: usize, before: usize) -> f64 {
-        self.measured_ttft(level, prompt, before) * self.ttft.factor(self.kind(level, prompt))
+        self.measured_ttft(level, prompt, before) * self.ttft.factor(&self.kinds(level, prompt))
     }
 
     /// Milliseconds for a token behind so many.
     pub fn tpot_ms(&self, level: u32, context: usize) -> f64 {
-        self.measured_tpot(level, context) * self.tpot.factor(self.kind(level, 0))
+        self.measured_tpot(level, context) * self.tpot.factor(&[self.of_level(level)])
     }
 
     /// Milliseconds of the encoder for a prompt of so many words.
@@ -137,10 +137,14 @@ impl Profile {
         self.encoder.at(words as f64) * self.ttft.common()
     }
 
-    /// Which calls have a factor of their own: those of a level, and of a class of lengths, for curves may be off at one end.
-    fn kind(&self, level: u32, prompt: usize) -> (u32, u8) {
+    /// Calls of a level have a factor of their own, and so have those of a class of lengths, for curves may be off at one end.
+    fn kinds(&self, level: u32, prompt: usize) -> [Kind; 2] {
         let class = LENGTHS.iter().filter(|length| prompt > **length).count() as u8;
-        (self.level(level).map_or(level, |cost| cost.level), class)
+        [self.of_level(level), Kind::Length(class)]
+    }
+
+    fn of_level(&self, level: u32) -> Kind {
+        Kind::Level(self.level(level).map_or(level, |cost| cost.level))
     }
 
     fn measured_ttft(&self, level: u32, prompt: usize, before: usize) -> f64 {
@@ -172,10 +176,10 @@ impl Profile {
     pub fn observe(&mut self, level: u32, call: Profiled) {
         let before = call.context - call.prompt.min(call.context);
         let said = self.measured_ttft(level, call.prompt, before);
-        self.ttft.observe(self.kind(level, call.prompt), call.ttft_ms, said);
+        self.ttft.observe(&self.kinds(level, call.prompt), call.ttft_ms, said);
         if let Some((taken, tokens)) = call.tpot {
             let said = self.measured_tpot(level, call.context + tokens / 2);
-            self.tpot.observe(self.kind(level, 0), taken, said);
+            self.tpot.observe(&[self.of_level(level)], taken, said);
         }
     }
 }

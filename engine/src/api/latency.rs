@@ -14,8 +14,8 @@ use crate::forward::{BatchRow, OutRow, Pass, Tail};
 use crate::tune::TuneHost;
 use crate::{Error, Result};
 
-/// Rows of the pieces of prefill that are measured.
-const ROWS: [usize; 4] = [8, 24, 64, 128];
+/// Rows of the pieces of prefill that are measured. Kernels that prefill takes from nine rows on may cost for 16 what they cost for 24.
+const ROWS: [usize; 5] = [8, 16, 24, 64, 128];
 /// Rows that the kernels of prefill take together, on software adapters and on others.
 pub(super) const ROWS_TOGETHER: (usize, usize) = (8, 16);
 /// Tokens of context behind which a token is measured; and, the last, a piece of so many rows.
@@ -25,9 +25,9 @@ const ROWS_BEHIND: usize = 24;
 const TOKENS: usize = 3;
 /// Levels that are measured where there is no table. Of a table all are: how many layers a level keeps does not follow its percent.
 const LEVELS: [u32; 5] = [20, 40, 60, 80, 100];
-/// Times that everything is measured, all levels in turn, so that a disturbance hits all alike. Twice, if both agree. The least
-/// of each is kept.
-const ROUNDS: usize = 3;
+/// Times that a length is measured at most, all levels in turn, so that a disturbance hits all alike. Twice, if both agree, and else
+/// until two do. The least of each is kept.
+const ROUNDS: usize = 6;
 /// Share by which rounds agree.
 const AGREE: f64 = 0.05;
 /// Share by which they differ where other programs run beside.
@@ -158,15 +158,43 @@ fn key(engine: &Engine) -> String {
     let weights: u64 = engine.model.sources.iter().map(|source| source.len()).sum();
     let package = engine.package.map_or_else(String::new, |hash| hash.iter().map(|b| format!("{b:02x}")).collect());
     let exact = if engine.options.exact { ", exact" } else { "" };
-    format!("latency 7: {}; {} layers, {weights} bytes, package {package}{exact}", engine.adapter(), spec.layers.len())
+    format!("latency 8: {}; {} layers, {weights} bytes, package {package}{exact}", engine.adapter(), spec.layers.len())
 }
 
-/// What was measured of a level: milliseconds of pieces by rows, of a piece behind a context, of tokens by context.
-#[derive(Debug, Clone, Default)]
-struct Round {
-    pieces: Vec<f64>,
-    behind: f64,
-    tokens: Vec<f64>,
+/// What is measured at every level.
+#[derive(Debug, Clone, Copy)]
+enum Length {
+    /// So many rows of a prompt.
+    Piece(usize),
+    /// So many of them behind a context of so many tokens.
+    Behind(usize, usize),
+    /// A token behind so many.
+    Token(usize),
+}
+
+/// Milliseconds that a length took, round after round, at each level.
+#[derive(Debug, Clone)]
+struct Measured {
+    length: Length,
+    rounds: Vec<Vec<f64>>,
+}
+
+impl Measured {
+    /// How far the two fastest rounds are apart, as a share; 0 of none.
+    fn apart(&self) -> f64 {
+        let mut sums: Vec<f64> = self.rounds.iter().map(|round| round.iter().sum()).collect();
+        sums.sort_by(f64::total_cmp);
+        sums.get(1).map_or(0.0, |next| next / sums[0] - 1.0)
+    }
+
+    fn is_done(&self) -> bool {
+        self.rounds.len() >= 2 && self.apart() <= AGREE
+    }
+
+    /// The least that the level with this index took.
+    fn at(&self, level: usize) -> f64 {
+        least(self.rounds.iter().map(|round| round[level]))
+    }
 }
 
 impl Engine {
@@ -188,7 +216,11 @@ impl Engine {
         let rows = lengths(&ROWS, most.min(rows_at_once));
         let contexts = lengths(&CONTEXTS, most);
         let far = contexts[contexts.len() - 1].min(most.saturating_sub(ROWS_BEHIND));
-        let steps = levels.len() + ROUNDS * (rows.len() + 1 + contexts.len());
+        let behind = (far > 0).then(|| Length::Behind(ROWS_BEHIND.min(rows_at_once), far));
+        let lengths = rows.iter().map(|rows| Length::Piece(*rows)).chain(behind);
+        let lengths = lengths.chain(contexts.iter().map(|context| Length::Token(*context)));
+        let mut all: Vec<Measured> = lengths.map(|length| Measured { length, rounds: Vec::new() }).collect();
+        let steps = levels.len() + ROUNDS * all.len();
         let mut done = 0;
         let mut step = |n: usize| {
             done += n;
@@ -198,50 +230,37 @@ impl Engine {
             step(1);
             self.ready_for(*level, rows_at_once + rows[0] + 1, 0, Widths::default(), false).await?;
         }
-        let mut found: Vec<Vec<Round>> = vec![Vec::new(); levels.len()];
-        let mut apart = 0.0;
-        for round in 0..ROUNDS {
-            found.iter_mut().for_each(|found| found.push(Round::default()));
-            // All levels at a length, then the next length: what is compared was measured within a second or two.
-            for rows in &rows {
+        for _ in 0..ROUNDS {
+            // All levels at a length, then the next length: what is compared was measured within a second or two, and a length's
+            // rounds are seconds apart, so that what disturbs one leaves the next alone.
+            for measured in &mut all {
                 step(1);
-                for (level, found) in levels.iter().zip(&mut found) {
-                    let taken = self.time_piece(*rows, 0, *level).await?;
-                    found[round].pieces.push(taken);
+                if measured.is_done() {
+                    continue;
                 }
-            }
-            step(1);
-            for (level, found) in levels.iter().zip(&mut found).filter(|_| far > 0) {
-                found[round].behind = self.time_piece(ROWS_BEHIND.min(rows_at_once), far, *level).await?;
-            }
-            for context in &contexts {
-                step(1);
-                for (level, found) in levels.iter().zip(&mut found) {
-                    let taken = self.time_token(*context, *level).await?;
-                    found[round].tokens.push(taken);
+                let mut round = Vec::with_capacity(levels.len());
+                for level in &levels {
+                    round.push(self.time(measured.length, *level).await?);
                 }
-            }
-            // How far the two fastest rounds are apart, over all that was measured.
-            let sum =
-                |i: usize| found.iter().map(|of| of[i].pieces.iter().chain(&of[i].tokens).sum::<f64>()).sum::<f64>();
-            let mut sums: Vec<f64> = (0..=round).map(sum).collect();
-            sums.sort_by(f64::total_cmp);
-            apart = sums.get(1).map_or(0.0, |next| next / sums[0] - 1.0);
-            if round > 0 && apart <= AGREE {
-                break;
+                measured.rounds.push(round);
             }
         }
-        step(steps);
+        let apart = all.iter().map(Measured::apart).fold(0.0, f64::max);
         let together = if self.is_software() { ROWS_TOGETHER.0 } else { ROWS_TOGETHER.1 };
-        let costs = levels.iter().zip(&found).map(|(level, found)| {
-            let quiet = |of: &dyn Fn(&Round) -> f64| least(found.iter().map(of));
-            let piece: Vec<_> = rows.iter().enumerate().map(|(i, n)| (*n as f64, quiet(&|r| r.pieces[i]))).collect();
-            let tpot = contexts.iter().enumerate().map(|(i, n)| (*n as f64, quiet(&|r| r.tokens[i]))).collect();
-            let piece = Curve(piece);
-            let at_once = ROWS_BEHIND.min(rows_at_once) as f64;
-            let longer = if far > 0 { quiet(&|r| r.behind) - piece.at(at_once) } else { 0.0 };
-            let behind = (longer / (at_once * far.max(1) as f64)).max(0.0);
-            LevelCost { level: *level, piece, behind, tpot: Curve(tpot) }
+        let costs = levels.iter().enumerate().map(|(i, level)| {
+            let (mut piece, mut tpot, mut behind) = (Curve::default(), Curve::default(), 0.0);
+            for measured in &all {
+                let ms = measured.at(i);
+                match measured.length {
+                    Length::Piece(rows) => piece.0.push((rows as f64, ms)),
+                    Length::Token(context) => tpot.0.push((context as f64, ms)),
+                    // Pieces come before it.
+                    Length::Behind(rows, far) => {
+                        behind = ((ms - piece.at(rows as f64)) / (rows * far) as f64).max(0.0);
+                    }
+                }
+            }
+            LevelCost { level: *level, piece, behind, tpot }
         });
         let profile = Profile::of(costs.collect()).map(|profile| Profile {
             rows_together: together,
@@ -252,6 +271,14 @@ impl Engine {
         match profile {
             Some(profile) if profile.is_sound() => Ok(profile),
             other => Err(Error::Gpu(format!("measured times make no sense: {other:?}"))),
+        }
+    }
+
+    async fn time(&mut self, length: Length, level: u32) -> Result<f64> {
+        match length {
+            Length::Piece(rows) => self.time_piece(rows, 0, level).await,
+            Length::Behind(rows, before) => self.time_piece(rows, before, level).await,
+            Length::Token(before) => self.time_token(before, level).await,
         }
     }
 

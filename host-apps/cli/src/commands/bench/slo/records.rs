@@ -95,6 +95,7 @@ mod tests {
             target: concertina::elastic::slo::Target { ttft_ms: Some(1.5), tpot_ms: None },
             predicted: Some((1.0, 2.0)),
             measured: (1.25, 2.5),
+            apart: None,
             feasible: true,
             encoder: true,
             decide_ms: 0.5,

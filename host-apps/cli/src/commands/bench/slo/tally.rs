@@ -12,6 +12,9 @@ use super::requests::Request;
 use crate::data::stats::wilson;
 use crate::table::table;
 
+/// What predictions, and turns of the same call, may be off by.
+const TENTH: f64 = 0.1;
+
 /// How far predictions are off, as shares of what was measured.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Errors {
@@ -23,11 +26,29 @@ pub struct Errors {
     pub p90: f64,
     /// The median with its sign: below 0, calls took longer than predicted.
     pub bias: f64,
+    /// Of the calls that this machine repeats.
+    pub repeated: Option<Repeated>,
+}
+
+/// How far predictions of those calls are off whose turns took the same within a tenth.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Repeated {
+    /// Share of all calls.
+    pub share: f64,
+    /// Share of these whose prediction is off by a tenth at most.
+    pub within_10_percent: f64,
 }
 
 impl Errors {
-    /// Of relative errors; `None` where there are none.
-    pub fn of(mut off: Vec<f64>) -> Option<Self> {
+    /// Of relative errors, each with what turns of the call are apart; `None` where there are none.
+    pub fn of(calls: &[(f64, Option<f64>)]) -> Option<Self> {
+        let within = |off: &[f64]| off.iter().filter(|e| e.abs() <= TENTH).count() as f64 / off.len().max(1) as f64;
+        let alike: Vec<f64> =
+            calls.iter().filter(|(_, apart)| apart.is_some_and(|a| a <= TENTH)).map(|c| c.0).collect();
+        let known = !calls.is_empty() && calls.iter().all(|(_, apart)| apart.is_some());
+        let repeated = known
+            .then(|| Repeated { share: alike.len() as f64 / calls.len() as f64, within_10_percent: within(&alike) });
+        let mut off: Vec<f64> = calls.iter().map(|(off, _)| *off).collect();
         let middle =
             |sorted: &[f64], share: f64| sorted.get(((sorted.len() - 1) as f64 * share).round() as usize).copied();
         if off.is_empty() {
@@ -37,14 +58,17 @@ impl Errors {
         let bias = middle(&off, 0.5)?;
         let mut size: Vec<f64> = off.iter().map(|e| e.abs()).collect();
         size.sort_by(f64::total_cmp);
-        let within = size.iter().filter(|e| **e <= 0.1).count() as f64 / size.len() as f64;
-        Some(Self { within_10_percent: within, median: middle(&size, 0.5)?, p90: middle(&size, 0.9)?, bias })
+        let within_10_percent = within(&off);
+        Some(Self { within_10_percent, median: middle(&size, 0.5)?, p90: middle(&size, 0.9)?, bias, repeated })
     }
 
     fn brief(&self) -> String {
         let percent = |share: f64| 100.0 * share;
+        let repeated = self.repeated.map_or_else(String::new, |of| {
+            format!("; of the {:.0} % that repeat within it {:.0} %", percent(of.share), percent(of.within_10_percent))
+        });
         format!(
-            "{:.0} % (90 %: {:.0} %); {:.0} % within 10 %",
+            "{:.0} % (90 %: {:.0} %); {:.0} % within 10 %{repeated}",
             percent(self.median),
             percent(self.p90),
             percent(self.within_10_percent)
@@ -103,10 +127,10 @@ impl Tally {
 
     /// How far predictions of TTFT and of TPOT are off. The policy without predictions has none.
     fn errors(&self) -> Option<(Errors, Errors)> {
-        let known = || self.done.iter().filter_map(|done| Some((done.predicted?, done.measured)));
-        let ttft = Errors::of(known().map(|(said, taken)| said.0 / taken.0 - 1.0).collect())?;
-        let tpot = Errors::of(known().map(|(said, taken)| said.1 / taken.1 - 1.0).collect())?;
-        Some((ttft, tpot))
+        let known = || self.done.iter().filter_map(|done| Some((done.predicted?, done.measured, done.apart)));
+        let ttft: Vec<_> = known().map(|(said, taken, apart)| (said.0 / taken.0 - 1.0, apart.map(|a| a.0))).collect();
+        let tpot: Vec<_> = known().map(|(said, taken, apart)| (said.1 / taken.1 - 1.0, apart.map(|a| a.1))).collect();
+        Some((Errors::of(&ttft)?, Errors::of(&tpot)?))
     }
 
     pub fn json(&self) -> Value {
@@ -194,9 +218,14 @@ mod tests {
 
     #[test]
     fn errors_are_told_by_size_and_by_sign() {
-        let of = Errors::of(vec![-0.2, -0.05, -0.04, -0.03, 0.0, 0.02, 0.05, 0.06, 0.1, 0.5, -0.5]).unwrap();
+        let off = [-0.2, -0.05, -0.04, -0.03, 0.0, 0.02, 0.05, 0.06, 0.1, 0.5, -0.5];
+        let of = Errors::of(&off.map(|off| (off, None))).unwrap();
         assert_eq!((of.median, of.p90, of.bias), (0.05, 0.5, 0.0));
-        assert!((of.within_10_percent - 8.0 / 11.0).abs() < 1e-9);
-        assert!(Errors::of(Vec::new()).is_none());
+        assert!((of.within_10_percent - 8.0 / 11.0).abs() < 1e-9 && of.repeated.is_none());
+        // The worst two are calls of a disturbed machine.
+        let of = Errors::of(&off.map(|off| (off, Some(if off.abs() > 0.3 { 0.4 } else { 0.02 })))).unwrap();
+        let repeated = of.repeated.unwrap();
+        assert!((repeated.share - 9.0 / 11.0).abs() < 1e-9 && (repeated.within_10_percent - 8.0 / 9.0).abs() < 1e-9);
+        assert!(Errors::of(&[]).is_none());
     }
 }

@@ -104,6 +104,7 @@ mod tests {
             target: Target::default(),
             predicted: None,
             measured: (1.0, 1.0),
+            apart: None,
             feasible: true,
             encoder: false,
             decide_ms: 0.0,
