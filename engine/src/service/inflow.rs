@@ -1,7 +1,7 @@
 //! Chunks on their way from the disk to the device: lanes read and open them, batches of them are delivered.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use concertina_kv::ChunkEntry;
 use concertina_kv::store::{ChunkReader, Missing, Opened};
@@ -41,23 +41,82 @@ impl Pool {
     }
 }
 
-/// Have the lanes read chunks in order and open them. One reads at a time: a system that reads ahead of a file's reader loses
-/// its thread where two of them take turns. Several open.
+/// A chunk whose extents were read and not yet opened.
+type Sealed = (ChunkReader, std::result::Result<Vec<u8>, Missing>);
+
+/// What was read and waits for a lane that opens it.
+#[derive(Default)]
+struct Shelf {
+    state: Mutex<OnShelf>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct OnShelf {
+    sealed: VecDeque<Sealed>,
+    /// Nothing more will come.
+    ended: bool,
+}
+
+impl Shelf {
+    fn state(&self) -> MutexGuard<'_, OnShelf> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn put(&self, sealed: Sealed) {
+        self.state().sealed.push_back(sealed);
+        self.changed.notify_one();
+    }
+
+    /// The next one; waits for it. `None` where nothing will come.
+    fn take(&self) -> Option<Sealed> {
+        let mut state = self.state();
+        loop {
+            if let Some(sealed) = state.sealed.pop_front() {
+                return Some(sealed);
+            }
+            if state.ended {
+                return None;
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// Ends a shelf when it goes, however its reader ended: nobody waits for ever.
+struct Filling(Arc<Shelf>);
+
+impl Drop for Filling {
+    fn drop(&mut self) {
+        self.0.state().ended = true;
+        self.0.changed.notify_all();
+    }
+}
+
+/// Have one lane read chunks in order, and the others open them; the reader helps when it has read all. Only one reads: a system
+/// that reads ahead of a file's reader loses its thread where two of them take turns, and while one waits for the other to wake
+/// the disk stands still.
 pub fn start_reading(lanes: &[Lane], pool: &Pool, readers: VecDeque<ChunkReader>) -> UnboundedReceiver<Arrival> {
     let (sender, arrivals) = unbounded();
-    let lanes = &lanes[..lanes.len().min(readers.len())];
-    let queue = Arc::new(Mutex::new(readers));
-    for lane in lanes {
-        let (queue, sender, pool) = (Arc::clone(&queue), sender.clone(), pool.clone());
+    let shelf = Arc::new(Shelf::default());
+    let count = readers.len();
+    let mut filling = Some((Filling(Arc::clone(&shelf)), readers));
+    for lane in &lanes[..lanes.len().min(count)] {
+        // The first one reads. Where there are no threads it has opened all before the next one is asked.
+        let (shelf, sender, pool, filling) = (Arc::clone(&shelf), sender.clone(), pool.clone(), filling.take());
         lane.run(move || {
-            let read = || {
-                let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
-                let reader = queue.pop_front()?;
-                let sealed = reader.read_sealed(pool.take());
-                Some((reader, sealed))
-            };
-            // Nobody listens any more where the call was dropped.
-            while let Some((reader, sealed)) = (!sender.is_closed()).then(read).flatten() {
+            if let Some((filling, readers)) = filling {
+                for reader in readers {
+                    // Nobody listens any more where the call was dropped.
+                    if sender.is_closed() {
+                        break;
+                    }
+                    let sealed = reader.read_sealed(pool.take());
+                    shelf.put((reader, sealed));
+                }
+                drop(filling);
+            }
+            while let Some((reader, sealed)) = shelf.take() {
                 let opened = sealed.and_then(|sealed| reader.open_whole(sealed));
                 let _ = sender.unbounded_send((reader.index() as u32, opened));
             }
